@@ -1,0 +1,320 @@
+package loop
+
+import (
+	"errors"
+	"math/rand/v2"
+
+	"github.com/penstock-dev/penstock/arena"
+)
+
+// ErrLapsed is the cause of an attempt that ended because the lease of its hold ran out.
+var ErrLapsed = errors.New("the lease of the held message lapsed without a verdict")
+
+// Config is what a Core is made from.
+type Config struct {
+	Graph    Graph
+	Window   Window              // the most that the source may have unsettled
+	Open     Window              // where its window starts: what keeps a system that keeps up in cache
+	NewBatch func() *arena.Batch // an empty batch, for a message that leaves its own
+	Rand     *rand.Rand          // for jitter
+	Late     Ticks               // a Tick that comes later than this moves all deadlines by its lateness
+}
+
+// Core is the state machine of one source. It is not safe for concurrent use; the Driver, or the simulator, owns it.
+type Core struct {
+	cfg    Config
+	cons   []consumer
+	counts Counts
+
+	units []*unit
+	spare []*unit
+	live  int // units in use
+	seq   uint64
+
+	wheel wheel
+	armed Ticks // the deadline that the driver was asked for, on its own clock; 0 for none
+	lost  Ticks // how far the core's time is behind the driver's, for late ticks
+
+	parts map[uint32]*partition
+	links map[uint64][]*unit
+
+	flow     flow
+	draining bool
+	drained  bool
+	gaveUp   bool
+	deadline timer
+
+	effects  []Effect
+	receipts []uint64
+}
+
+// New makes a Core. The graph must be acyclic and its indices in range; package penstock sees to that.
+func New(cfg Config) *Core {
+	c := &Core{cfg: cfg, parts: map[uint32]*partition{}, links: map[uint64][]*unit{}}
+	c.cons = make([]consumer, len(cfg.Graph.Consumers))
+	c.counts.Consumers = make([]ConsumerCounts, len(c.cons))
+	for i := range c.cons {
+		c.cons[i].init(ConsumerID(i), cfg.Graph.Consumers[i], &c.counts.Consumers[i])
+	}
+	for i := range c.cons {
+		for _, s := range c.cons[i].Emits {
+			for _, id := range cfg.Graph.Streams[s].Consumers {
+				c.cons[id].producers = append(c.cons[id].producers, ConsumerID(i))
+			}
+		}
+	}
+	c.units = append(c.units, nil) // UnitID 0 names no unit
+	c.flow.init(cfg.Open, cfg.Window)
+	c.deadline.kind = timerDrain
+	c.flow.timer.kind = timerWindow
+	return c
+}
+
+// Step takes one event and returns what is to be done, in order. The effects are valid until the next Step. Detail, and the batches that
+// the event brings, belong to the core from now on.
+func (c *Core) Step(ev *Event) []Effect {
+	clear(c.effects)
+	c.effects, c.receipts = c.effects[:0], c.receipts[:0]
+	switch ev.Kind {
+	case Arrived:
+		c.arrived(ev.Batch)
+	case Emitted:
+		for i := range ev.Detail.Emits {
+			c.emitted(nil, ev.Consumer, &ev.Detail.Emits[i])
+		}
+	case Outcome:
+		c.outcome(ev)
+	case HeldVerdict:
+		c.heldVerdict(ev.Consumer, ev.Detail)
+	case HoldExtended, HoldReopened, HoldLapsed:
+		c.holdChanged(ev)
+	case LinkSettled:
+		c.linkSettled(ev.Detail.Link)
+	case Credit:
+		c.credit(&c.cons[ev.Consumer], ev.Detail.Items, ev.Detail.Bytes)
+	case Resumed:
+		c.resumed(&c.cons[ev.Consumer], ev.Detail.Keys)
+	case Buried:
+		c.buried(ev.Unit, ev.Detail.Err)
+	case Pause:
+		c.pause(&c.cons[ev.Consumer], ev.Detail.After)
+	case Unpause:
+		c.unpause(&c.cons[ev.Consumer], ev.Detail)
+	case Assign:
+		c.assign(ev.Detail.Partition, ev.Detail.Epoch)
+	case Revoke:
+		c.revoke(ev.Detail.Partition)
+	case Pressure:
+		c.pressure(ev.Detail.On)
+	case Tick:
+		c.tick(ev.Detail.Now)
+	case Drain:
+		c.drain(ev.Detail.After)
+	}
+	c.adjustWindow()
+	c.checkDrained()
+	c.arm()
+	return c.effects
+}
+
+// Counts are the totals so far. The result shares Consumers with the core.
+func (c *Core) Counts() Counts {
+	for i := range c.cons {
+		k := &c.cons[i]
+		k.counts.Waiting = k.queue.len() + k.ready.len()
+		k.counts.Blocked = len(k.keys)
+	}
+	return c.counts
+}
+
+// Live is the number of batches and lone messages that are not done with. With it at zero, nothing is owed to anybody.
+func (c *Core) Live() int { return c.live }
+
+func (c *Core) effect(k EffectKind) *Effect {
+	c.effects = append(c.effects, Effect{Kind: k})
+	return &c.effects[len(c.effects)-1]
+}
+
+// arrived makes a unit of a batch of the source.
+func (c *Core) arrived(b *arena.Batch) {
+	if c.draining {
+		c.receipts = append(c.receipts, b.Receipts...)
+		c.effect(Settle).Settlement = Settlement{
+			Returned: true, Partition: b.Partition, Epoch: b.Epoch, Receipts: c.receipts, Messages: b.Len(), Bytes: int64(b.Bytes()),
+		}
+		c.effect(Free).Batch = b
+		return
+	}
+	if b.Len() == 0 {
+		c.effect(Free).Batch = b
+		return
+	}
+	u := c.newUnit(b, 0)
+	u.root = true
+	c.counts.Accepted += uint64(u.n)
+	c.flow.arrived(u.n, u.bytes)
+	c.partition(b.Partition).append(u)
+	c.spread(u)
+}
+
+// emitted makes a unit of what a consumer emitted. A unit with parents counts among what its parent unit still waits for.
+func (c *Core) emitted(parent *unit, from ConsumerID, e *Emit) {
+	if e.Batch.Len() == 0 {
+		c.effect(Free).Batch = e.Batch
+		return
+	}
+	u := c.newUnit(e.Batch, e.Stream)
+	u.links = append(u.links, e.Links...)
+	c.cons[from].counts.Emitted += uint64(u.n)
+	if parent != nil {
+		u.parent = parent
+		parent.whole++
+	}
+	c.spread(u)
+}
+
+// spread owes a new unit to every consumer of its stream, and delivers where that is possible.
+func (c *Core) spread(u *unit) {
+	consumers := c.cfg.Graph.Streams[u.stream].Consumers
+	if len(consumers) == 0 {
+		c.effect(Release).Batch = u.batch
+		c.wholeDone(u)
+		return
+	}
+	u.whole = 1
+	u.batch.Lend(len(consumers))
+	for _, id := range consumers {
+		c.enqueue(&c.cons[id], u)
+	}
+	for _, id := range consumers {
+		c.pump(&c.cons[id])
+	}
+}
+
+// outcome hears what one consumer says of one delivery.
+func (c *Core) outcome(ev *Event) {
+	u := c.unit(ev.Unit)
+	if u == nil {
+		return
+	}
+	k := &c.cons[ev.Consumer]
+	if d := ev.Detail; d != nil {
+		for i := range d.Emits {
+			c.emitted(u, ev.Consumer, &d.Emits[i])
+		}
+		for i := range d.Exceptions {
+			c.except(k, u, &d.Exceptions[i])
+		}
+	}
+	if ev.Last {
+		c.returned(u)
+	}
+	c.pump(k)
+}
+
+// returned hears that the last borrower of a unit's batch will not touch it again.
+func (c *Core) returned(u *unit) {
+	if !u.solo {
+		c.effect(Release).Batch = u.batch
+		c.lessWhole(u)
+		return
+	}
+	u.out = false
+	k := &c.cons[u.consumer]
+	switch u.state {
+	case soloLent: // no exception: acknowledged
+		c.finish(k, u, u.cleared)
+	case soloReady: // its next delivery became due while it was out
+		k.ready.push(u)
+	case soloDone:
+		c.effect(Release).Batch = u.batch
+	}
+	c.lessWhole(u)
+}
+
+// finish ends what a consumer owes for a lone message. resumed says that the consumer has already let go of the message's key.
+func (c *Core) finish(k *consumer, s *unit, resumed bool) {
+	s.state = soloDone
+	if !s.out {
+		c.effect(Release).Batch = s.batch
+	}
+	c.headDone(k, s, resumed)
+	c.lessWhole(s)
+}
+
+func (c *Core) tick(now Ticks) {
+	if late := now - c.armed; c.armed != 0 && late > c.cfg.Late {
+		c.lost += late
+	}
+	c.wheel.advance(now-c.lost, c.fire)
+}
+
+// fire is called for each timer that has run out.
+func (c *Core) fire(t *timer) {
+	switch t.kind {
+	case timerUnit:
+		c.unitDue(t.unit)
+	case timerPause:
+		c.revokeHolds(t.consumer)
+	case timerDrain:
+		c.giveUp()
+	case timerWindow:
+		c.widen()
+	}
+}
+
+// unitDue ends a backoff or a lease, or tries again to bury a message.
+func (c *Core) unitDue(s *unit) {
+	k := &c.cons[s.consumer]
+	switch s.state {
+	case soloWaiting:
+		c.makeReady(k, s)
+		c.pump(k)
+	case soloHeld:
+		c.lapse(k, s)
+	case soloUnburied:
+		c.bury(k, s, s.cause)
+	}
+}
+
+// arm asks for a Tick at the next deadline, if that has changed.
+func (c *Core) arm() {
+	at, ok := c.wheel.next()
+	if !ok {
+		at = 0
+	} else {
+		at = max(at+c.lost, 1)
+	}
+	if at != c.armed {
+		c.armed = at
+		c.effect(SetTimer).At = at
+	}
+}
+
+func (c *Core) drain(after Ticks) {
+	c.draining = true
+	if after > 0 && !c.deadline.armed() {
+		c.wheel.add(&c.deadline, c.wheel.now+after)
+	}
+}
+
+func (c *Core) checkDrained() {
+	if c.draining && !c.drained && c.live == 0 {
+		c.drained = true
+		c.wheel.remove(&c.deadline)
+		c.effect(Drained)
+	}
+}
+
+// giveUp returns what is left to the source: time is up. What consumers still say is heard, for memory's sake, but settles nothing.
+func (c *Core) giveUp() {
+	if c.drained {
+		return
+	}
+	c.gaveUp, c.drained = true, true
+	before := c.counts.Returned
+	for _, id := range sortedKeys(c.parts) {
+		c.giveBack(id, c.parts[id])
+	}
+	c.effect(Drained).Count = int(c.counts.Returned - before)
+}

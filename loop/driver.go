@@ -1,0 +1,376 @@
+package loop
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/clock"
+)
+
+// World is what a Driver acts upon. Its methods are called one at a time, by whichever goroutine is running the loop, and must not block.
+type World interface {
+	// Settle tells the source. Receipts are valid until it returns.
+	Settle(s Settlement)
+	// Bury has a message written to the dead letters, and then posts Buried for unit, from another goroutine. The message's bytes are b's,
+	// and stay until then.
+	Bury(unit UnitID, consumer ConsumerID, b *arena.Batch, l Letter)
+	// Lapse ends the lease of a hold, and says whether it did: false if a verdict came first.
+	Lapse(h Handle) bool
+	// LinkSettled tells every loop.
+	LinkSettled(link uint64)
+	// Quiet says that a paused consumer has nothing out; count messages were taken back from it.
+	Quiet(consumer ConsumerID, count int)
+	// Drained says that nothing is left; count messages went back to the source.
+	Drained(count int)
+}
+
+// DriverConfig is what a Driver is made from.
+type DriverConfig struct {
+	Core       Config
+	Mailboxes  []chan<- Delivery // by ConsumerID, each with places for all the credit that was granted on it
+	World      World
+	Clock      clock.Clock
+	Evacuation *arena.Account
+}
+
+// Driver runs a Core. It has no goroutine of its own: whoever posts an event while nobody runs the loop runs it, until no event is left
+// or the turn is over; then a goroutine goes on. So a batch of a quiet source takes no detour, and a busy loop stays where it is hot.
+// All methods may be called concurrently.
+type Driver struct {
+	core    *Core
+	graph   *Graph
+	streams map[string]StreamID
+	lanes   []*Lane
+	world   World
+	clock   clock.Clock
+	start   time.Time
+	evac    *arena.Account
+	gate    Gate
+
+	mu    sync.Mutex
+	inbox []Event
+	busy  bool // somebody runs the loop
+	asks  []chan<- Counts
+
+	// only whoever runs the loop:
+	turn     []Event
+	timer    clock.Timer
+	timerAt  Ticks // when timer fires; 0 if it does not
+	deadline Ticks // when the core wants a Tick; 0 for never
+	squeezed bool  // messages wait for memory to be moved to
+
+	fired atomic.Bool // timer has fired
+}
+
+// turnLength is how many events one goroutine works through before it gives the loop to another: a poster has work of its own.
+const turnLength = 256
+
+// NewDriver makes a Driver. It does nothing before the first event.
+func NewDriver(cfg DriverConfig) *Driver {
+	d := &Driver{
+		core: New(cfg.Core), graph: &cfg.Core.Graph, streams: map[string]StreamID{}, world: cfg.World,
+		clock: cfg.Clock, start: cfg.Clock.Now(), evac: cfg.Evacuation,
+	}
+	for i, s := range d.graph.Streams {
+		d.streams[s.Name] = StreamID(i)
+	}
+	for i, m := range cfg.Mailboxes {
+		d.lanes = append(d.lanes, &Lane{driver: d, id: ConsumerID(i), mailbox: m})
+	}
+	d.gate.init(d.core.flow.told)
+	return d
+}
+
+// Gate is where the source waits while its window is full.
+func (d *Driver) Gate() *Gate { return &d.gate }
+
+// Lane is the way to a consumer.
+func (d *Driver) Lane(id ConsumerID) *Lane { return d.lanes[id] }
+
+// Arrive posts a batch of the source, which the core owns from now on.
+func (d *Driver) Arrive(b *arena.Batch) {
+	d.gate.arrived(b.Len(), int64(b.Bytes()))
+	d.Post(Event{Kind: Arrived, Batch: b})
+}
+
+// Counts are the totals so far.
+func (d *Driver) Counts() Counts {
+	d.mu.Lock()
+	if !d.busy {
+		defer d.mu.Unlock()
+		return d.counts()
+	}
+	answer := make(chan Counts, 1)
+	d.asks = append(d.asks, answer)
+	d.mu.Unlock()
+	return <-answer
+}
+
+// counts copies the core's counts. Nobody else may be running the loop.
+func (d *Driver) counts() Counts {
+	counts := d.core.Counts()
+	counts.Consumers = append([]ConsumerCounts(nil), counts.Consumers...)
+	return counts
+}
+
+// Post gives the core an event. If nobody runs the loop, the caller does.
+func (d *Driver) Post(ev Event) {
+	d.mu.Lock()
+	d.inbox = append(d.inbox, ev)
+	if d.busy {
+		d.mu.Unlock()
+		return
+	}
+	d.busy = true
+	d.mu.Unlock()
+	d.run(turnLength)
+}
+
+// run works through events until there are none, or budget is used up and a goroutine goes on.
+func (d *Driver) run(budget int) {
+	for {
+		d.mu.Lock()
+		for _, ask := range d.asks {
+			ask <- d.counts()
+		}
+		d.asks = d.asks[:0]
+		if len(d.inbox) == 0 {
+			d.busy = false
+			d.mu.Unlock()
+			return
+		}
+		d.turn, d.inbox = d.inbox, d.turn[:0]
+		d.mu.Unlock()
+		d.step()
+		if budget -= len(d.turn); budget <= 0 {
+			go d.run(turnLength)
+			return
+		}
+	}
+}
+
+// step gives the core the events of this turn, after the time if any of them could ask for it.
+func (d *Driver) step() {
+	if d.fired.Swap(false) {
+		d.timerAt = 0
+	}
+	timed := d.deadline != 0 || d.gate.full()
+	for i := range d.turn {
+		timed = timed || d.turn[i].Detail != nil
+	}
+	if timed {
+		d.apply(&Event{Kind: Tick, Detail: &Detail{Now: d.now()}})
+	}
+	if d.squeezed && d.evac.Room() {
+		d.squeezed = false
+		d.apply(&Event{Kind: Pressure, Detail: &Detail{}})
+	}
+	for i := range d.turn {
+		d.apply(&d.turn[i])
+	}
+	clear(d.turn)
+	d.setTimer()
+}
+
+// now is the core's time. It begins at 1, since 0 stands for no time.
+func (d *Driver) now() Ticks {
+	return 1 + Ticks(d.clock.Now().Sub(d.start)/time.Millisecond)
+}
+
+func (d *Driver) apply(ev *Event) {
+	effects := d.core.Step(ev)
+	for i := range effects {
+		d.effect(&effects[i])
+	}
+}
+
+func (d *Driver) effect(e *Effect) {
+	switch e.Kind {
+	case Deliver:
+		lane := d.lanes[e.Delivery.Consumer]
+		e.Delivery.Lane = lane
+		lane.mailbox <- e.Delivery // never blocks: the core has credit for it
+	case Settle:
+		d.gate.settled(e.Settlement.Messages, e.Settlement.Bytes)
+		if !e.Settlement.Void {
+			d.world.Settle(e.Settlement)
+		}
+	case Release:
+		e.Batch.ReleaseSlab()
+	case Free:
+		e.Batch.Free()
+	case Evacuate:
+		d.evacuate(e.Batch, int(e.Index), e.Into)
+	case Share:
+		ShareOne(e.Batch, 0, e.Into)
+	case DeadLetter:
+		d.world.Bury(e.Unit, e.Consumer, e.Batch, e.Letter)
+	case LapseHold:
+		if d.world.Lapse(e.Handle) {
+			d.Post(Event{Kind: HoldLapsed, Consumer: e.Consumer, Detail: &Detail{Token: e.Token}})
+		}
+	case AnnounceLink:
+		d.world.LinkSettled(e.Link)
+	case SetWindow:
+		d.gate.resize(e.Window)
+	case SetTimer:
+		d.deadline = e.At
+	case WantCredit:
+		d.lanes[e.Consumer].watch(e.Items)
+	case Quiet:
+		d.world.Quiet(e.Consumer, e.Count)
+	case Drained:
+		d.world.Drained(e.Count)
+	}
+}
+
+// setTimer sees to it that a Tick comes at the deadline. A timer that fires earlier is left alone: the deadline is looked at again then.
+func (d *Driver) setTimer() {
+	if d.deadline == 0 || d.timerAt != 0 && d.timerAt <= d.deadline {
+		return
+	}
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	d.timerAt = d.deadline
+	wait := time.Duration(d.deadline-1)*time.Millisecond - d.clock.Now().Sub(d.start)
+	d.timer = d.clock.AfterFunc(max(wait, 0), func() {
+		d.fired.Store(true)
+		d.wake()
+	})
+}
+
+// wake has the core look at the time.
+func (d *Driver) wake() { d.Post(Event{Kind: Tick, Detail: &Detail{Now: d.now()}}) }
+
+// evacuate copies message i of b to memory of its own. If there is none, into keeps the slab instead, and the source waits until there is:
+// nothing is dropped.
+func (d *Driver) evacuate(b *arena.Batch, i int, into *arena.Batch) {
+	if err := Copy(d.evac, b, i, into); err == nil {
+		return
+	}
+	ShareOne(b, i, into)
+	if !d.squeezed {
+		d.squeezed = true
+		d.Post(Event{Kind: Pressure, Detail: &Detail{On: true}})
+		d.evac.AfterRoom(func() { go d.wake() })
+	}
+}
+
+// ShareOne makes into a batch of one message, message i of b, where it is; into has its own reference to the slab.
+func ShareOne(b *arena.Batch, i int, into *arena.Batch) {
+	b.Slab.Retain()
+	into.Slab = b.Slab
+	into.Frames = append(into.Frames[:0], b.Frames[i])
+	if len(b.Hashes) > 0 {
+		into.Hashes = append(into.Hashes[:0], b.Hashes[i])
+	}
+}
+
+// Copy makes into a batch of one message, a copy of message i of b in memory leased from account and sized for it.
+func Copy(account *arena.Account, b *arena.Batch, i int, into *arena.Batch) error {
+	f := b.Frames[i]
+	inside := f.KeyLen == 0 || f.KeyOff >= f.Off && f.KeyOff+f.KeyLen <= f.Off+f.Len
+	size := int(f.Len + f.HdrLen)
+	if !inside {
+		size += int(f.KeyLen)
+	}
+	slab, err := account.LeaseSized(max(size, 1))
+	if err != nil {
+		return err
+	}
+	mem := slab.Bytes()
+	at := uint32(copy(mem, b.Payload(i)))
+	g := arena.Frame{Len: f.Len, KeyLen: f.KeyLen, HdrLen: f.HdrLen}
+	if inside {
+		g.KeyOff = f.KeyOff - f.Off
+	} else {
+		g.KeyOff = at
+		at += uint32(copy(mem[at:], b.Key(i)))
+	}
+	if f.HdrLen > 0 {
+		g.HdrOff = at
+		copy(mem[at:], b.Headers(i))
+	}
+	if f.KeyLen == 0 {
+		g.KeyOff = 0
+	}
+	into.Slab = slab
+	into.Frames = append(into.Frames[:0], g)
+	if len(b.Hashes) > 0 {
+		into.Hashes = append(into.Hashes[:0], b.Hashes[i])
+	}
+	return nil
+}
+
+// Gate is where a source waits while it has as much unsettled as its window allows.
+type Gate struct {
+	messages atomic.Int64
+	bytes    atomic.Int64
+	maxMsgs  atomic.Int64
+	maxBytes atomic.Int64
+	waiting  atomic.Int32
+	open     chan struct{} // one token: look again
+}
+
+func (g *Gate) init(w Window) {
+	g.open = make(chan struct{}, 1)
+	g.maxMsgs.Store(int64(w.Messages))
+	g.maxBytes.Store(w.Bytes)
+}
+
+func (g *Gate) full() bool {
+	return g.messages.Load() >= g.maxMsgs.Load() || g.bytes.Load() >= g.maxBytes.Load()
+}
+
+// Wait returns when the window has room, or when one of the channels is closed; then it reports false.
+func (g *Gate) Wait(done, stopped <-chan struct{}) bool {
+	for g.full() {
+		g.waiting.Add(1)
+		if g.full() {
+			select {
+			case <-g.open:
+			case <-done:
+			case <-stopped:
+			}
+		}
+		g.waiting.Add(-1)
+		select {
+		case <-done:
+			return false
+		case <-stopped:
+			return false
+		default:
+		}
+	}
+	g.wake() // there may be room for another who waits
+	return true
+}
+
+func (g *Gate) arrived(messages int, bytes int64) {
+	g.messages.Add(int64(messages))
+	g.bytes.Add(bytes)
+}
+
+func (g *Gate) settled(messages int, bytes int64) {
+	g.messages.Add(-int64(messages))
+	g.bytes.Add(-bytes)
+	g.wake()
+}
+
+func (g *Gate) resize(w Window) {
+	g.maxMsgs.Store(int64(w.Messages))
+	g.maxBytes.Store(w.Bytes)
+	g.wake()
+}
+
+func (g *Gate) wake() {
+	if g.waiting.Load() > 0 && !g.full() {
+		select {
+		case g.open <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package loop
+
+// flow decides how much the source may have unsettled. The window starts small, so that a system that keeps up cycles through few slabs
+// and works in cache. It doubles, up to the bound, when it has been full for a while, nothing has settled, and a consumer of the source
+// has nothing to do: then it is another consumer that is slow, and this one should not run dry because of it. It is small again once all
+// is settled.
+type flow struct {
+	open, most Window
+	now        Window
+	messages   int
+	bytes      int64
+	pressure   bool
+	told       Window
+	timer      timer  // armed while the window is full
+	settles    uint64 // settlements so far
+	seen       uint64 // settles, when the timer was armed
+}
+
+// stall is how long a full window must stand still before it is widened. A system at full speed turns its window over in less.
+const stall Ticks = 2
+
+func (f *flow) init(open, most Window) {
+	f.most = most
+	f.open = Window{Messages: min(open.Messages, most.Messages), Bytes: min(open.Bytes, most.Bytes)}
+	f.now = f.open
+	f.told = f.open
+}
+
+func (f *flow) arrived(messages int, bytes int64) {
+	f.messages += messages
+	f.bytes += bytes
+}
+
+func (f *flow) settled(messages int, bytes int64) {
+	f.messages -= messages
+	f.bytes -= bytes
+	f.settles++
+	if f.messages == 0 {
+		f.now = f.open
+	}
+}
+
+func (f *flow) full() bool { return f.messages >= f.now.Messages || f.bytes >= f.now.Bytes }
+
+// grow doubles what is full.
+func (f *flow) grow() {
+	if f.messages >= f.now.Messages {
+		f.now.Messages = min(2*f.now.Messages, f.most.Messages)
+	}
+	if f.bytes >= f.now.Bytes {
+		f.now.Bytes = min(2*f.now.Bytes, f.most.Bytes)
+	}
+}
+
+// adjustWindow watches a window that is full, and tells the driver what the window is.
+func (c *Core) adjustWindow() {
+	f := &c.flow
+	if f.now != f.most && !f.timer.armed() && f.full() {
+		f.seen = f.settles
+		c.wheel.add(&f.timer, c.wheel.now+stall)
+	}
+	w := f.now
+	if f.pressure {
+		w = Window{}
+	}
+	if w != f.told {
+		f.told = w
+		c.effect(SetWindow).Window = w
+	}
+}
+
+// widen is called when the window was full a while ago.
+func (c *Core) widen() {
+	f := &c.flow
+	if f.full() && f.settles == f.seen && c.starved() {
+		f.grow()
+	}
+}
+
+// starved says whether a consumer of the source has nothing to do. If not, it asks to be told when that changes.
+func (c *Core) starved() bool {
+	for _, id := range c.cfg.Graph.Streams[0].Consumers {
+		k := &c.cons[id]
+		if k.idle() && k.open() {
+			return true
+		}
+		if k.queue.len() == 0 && k.ready.len() == 0 {
+			c.want(k, k.sent)
+		}
+	}
+	return false
+}
+
+func (c *Core) pressure(on bool) { c.flow.pressure = on }
