@@ -1,0 +1,296 @@
+package actor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/clock"
+	"github.com/penstock-dev/penstock/internal/lend"
+	"github.com/penstock-dev/penstock/loop"
+	"github.com/penstock-dev/penstock/plugin"
+)
+
+// key is the proof that messages are bound by Penstock itself.
+var key lend.Key
+
+// Config is what an Actor is made from. All fields without a default named are needed.
+type Config struct {
+	Name     string
+	Version  string
+	New      func() (plugin.Handler, error) // makes an instance; called again after a panic
+	Settings json.RawMessage                // for Env.Config
+
+	Workers int           // mode pool: how many; 0 for mode actor
+	Order   bool          // order by key
+	Timeout time.Duration // a Handle that takes longer is cancelled and named; 0 for never
+	Spawn   int           // goroutines of Held.Go at one time
+	Restart Restart
+	Strict  bool // each message is a private copy that cannot be read after Handle
+
+	Emits      []string // streams that it may emit to
+	MaxMessage int      // bytes, of one emitted message
+	MaxEmit    int      // bytes, of all that one call emits
+	EmitMemory *arena.Account
+	HoldMemory *arena.Account // for messages that stay
+	Arena      *arena.Arena
+	Hash       func(key []byte) uint64
+
+	Places int // credit of all loops together
+	Clock  clock.Clock
+	Logger *slog.Logger
+	Link   func() uint64                                                                // a number that no link has had
+	Orphan func(stream string) (*loop.Lane, error)                                      // the lane for messages without a parent
+	Sleep  func(ctx context.Context, c clock.Clock, d time.Duration) (interrupted bool) // nil: wait on the clock
+}
+
+// Restart is how an instance that panics is replaced.
+type Restart struct {
+	Backoff time.Duration // before the first restart; doubled while it keeps panicking
+	Max     time.Duration // the longest backoff
+	Crashes int           // that many panics
+	Within  time.Duration // in that time, and the plugin is quarantined: it gets nothing more until it is resumed or replaced
+}
+
+// State is where an Actor is.
+type State int32
+
+const (
+	Idle        State = iota // not started
+	Running                  // its instance serves
+	Restarting               // its instance has panicked or did not start; another comes after a backoff
+	Quarantined              // it has crashed too often; see Resume
+	Stopped
+)
+
+var stateNames = [...]string{"idle", "running", "restarting", "quarantined", "stopped"}
+
+// String is the name in lower case.
+func (s State) String() string { return stateNames[s] }
+
+// Stats are what an actor has seen, besides what the loops count.
+type Stats struct {
+	State    State
+	Version  string
+	Epoch    uint32
+	Panics   uint64
+	Restarts uint64
+	Overdue  uint64 // calls that took longer than the timeout
+	Swaps    uint64
+	Spawned  int // goroutines of Held.Go now
+}
+
+// Errors of an Actor.
+var (
+	// ErrStopped says that the actor has been stopped.
+	ErrStopped = errors.New("the plugin is stopped")
+	// ErrSwapping refuses a second swap while one is under way.
+	ErrSwapping = errors.New("a swap of this plugin is under way: wait for it")
+	// ErrBusy refuses a Held.Go when as many goroutines run as the plugin may have.
+	ErrBusy = errors.New("too many goroutines of Held.Go: wait until some are done, or give the verdict yourself")
+)
+
+// Actor runs one plugin. Its methods may be called concurrently.
+type Actor struct {
+	cfg     Config
+	mailbox chan loop.Delivery
+	control chan func(w *worker)
+	emits   map[string]bool
+
+	ctx    context.Context // ends when the actor is stopped
+	cancel context.CancelCauseFunc
+	done   sync.WaitGroup
+
+	workers []*worker
+	pool    *pool // nil in mode actor
+
+	mu      sync.RWMutex
+	inst    *instance
+	lanes   []*loop.Lane
+	swap    *swap
+	crashes []time.Time
+	resume  chan struct{} // closed to end a quarantine
+
+	state    atomic.Int32
+	panics   atomic.Uint64
+	restarts atomic.Uint64
+	overdue  atomic.Uint64
+	swaps    atomic.Uint64
+	spawned  atomic.Int64
+	holds    atomic.Uint64 // number of holds ever
+	watch    clock.Timer
+}
+
+// New makes an Actor; it does nothing before Start.
+func New(cfg Config) *Actor {
+	a := &Actor{
+		cfg: cfg, mailbox: make(chan loop.Delivery, cfg.Places), control: make(chan func(*worker), 1), emits: map[string]bool{},
+		resume: make(chan struct{}),
+	}
+	if a.cfg.Sleep == nil {
+		a.cfg.Sleep = sleep
+	}
+	for _, s := range cfg.Emits {
+		a.emits[s] = true
+	}
+	for range max(cfg.Workers, 1) {
+		a.workers = append(a.workers, newWorker(a))
+	}
+	if cfg.Workers > 0 {
+		a.pool = newPool(a)
+	}
+	return a
+}
+
+// Mailbox is where loops put deliveries, as far as they have credit.
+func (a *Actor) Mailbox() chan<- loop.Delivery { return a.mailbox }
+
+// Attach tells the actor of a lane by which it is fed. All lanes are attached before Start.
+func (a *Actor) Attach(l *loop.Lane) { a.lanes = append(a.lanes, l) }
+
+// Start makes and starts the instance; an error is that of New or of Start. Then the actor serves until Stop.
+func (a *Actor) Start(ctx context.Context) error {
+	if err := a.Prepare(ctx); err != nil {
+		return err
+	}
+	if a.pool != nil {
+		a.pool.start()
+	} else {
+		a.done.Go(func() { a.workers[0].serve() })
+	}
+	a.watchLater()
+	return nil
+}
+
+// Prepare makes and starts the instance without serving: the simulator, which calls Step itself, begins with it.
+func (a *Actor) Prepare(ctx context.Context) error {
+	a.ctx, a.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	inst, err := a.launch(ctx, a.cfg.New, a.cfg.Version, 1)
+	if err != nil {
+		a.cancel(err)
+		return err
+	}
+	a.inst = inst
+	a.state.Store(int32(Running))
+	for _, w := range a.workers {
+		w.reset()
+	}
+	return nil
+}
+
+// Step serves one delivery, if there is one, in the caller's goroutine. Only an actor that was prepared, and not started, may be stepped.
+func (a *Actor) Step() bool {
+	select {
+	case f := <-a.control:
+		f(a.workers[0])
+		return true
+	default:
+	}
+	select {
+	case d := <-a.mailbox:
+		a.workers[0].take(&d)
+		return true
+	default:
+		return false
+	}
+}
+
+// Stop ends the actor: no further delivery is served, goroutines of Held.Go are cancelled and waited for, the instance is stopped. A
+// handler that does not return before ctx ends is left behind; the error names it. What is in the mailbox is returned to the loops.
+func (a *Actor) Stop(ctx context.Context) error {
+	a.mu.Lock()
+	if a.watch != nil {
+		a.watch.Stop()
+	}
+	a.mu.Unlock()
+	a.cancel(ErrStopped)
+	finished := make(chan struct{})
+	go func() {
+		a.done.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		return fmt.Errorf("plugin %q: Handle has not returned: %w", a.cfg.Name, context.Cause(ctx))
+	}
+	a.returnAll()
+	a.state.Store(int32(Stopped))
+	for _, w := range a.workers {
+		w.emits.close()
+	}
+	return a.inst.stop(ctx)
+}
+
+// returnAll gives back the deliveries that nobody will serve.
+func (a *Actor) returnAll() {
+	for {
+		select {
+		case d := <-a.mailbox:
+			a.workers[0].revoke(&d, nil)
+			a.finish(&d)
+		default:
+			return
+		}
+	}
+}
+
+// finish returns a delivery's batch and its credit.
+func (a *Actor) finish(d *loop.Delivery) {
+	if d.Batch != nil && d.Batch.Return() {
+		d.Lane.Report(d.Unit, true, nil)
+	}
+	d.Lane.Done(d)
+}
+
+// Stats are the figures so far.
+func (a *Actor) Stats() Stats {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	s := Stats{
+		State: State(a.state.Load()), Panics: a.panics.Load(), Restarts: a.restarts.Load(), Overdue: a.overdue.Load(),
+		Swaps: a.swaps.Load(), Spawned: int(a.spawned.Load()),
+	}
+	if a.inst != nil {
+		s.Version, s.Epoch = a.inst.version, a.inst.epoch
+	}
+	return s
+}
+
+// Check asks the instance whether it could serve. A plugin that has no Checker can, unless it is quarantined.
+func (a *Actor) Check(ctx context.Context) error {
+	switch s := State(a.state.Load()); s {
+	case Running:
+	case Quarantined:
+		return fmt.Errorf("plugin %q is quarantined: it has panicked %d times within %v", a.cfg.Name, a.cfg.Restart.Crashes,
+			a.cfg.Restart.Within)
+	default:
+		return fmt.Errorf("plugin %q is %v", a.cfg.Name, s)
+	}
+	a.mu.RLock()
+	c, ok := a.inst.handler.(plugin.Checker)
+	a.mu.RUnlock()
+	if !ok {
+		return nil
+	}
+	return guard(func() error { return c.Check(ctx) })
+}
+
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, c clock.Clock, d time.Duration) (interrupted bool) {
+	over := make(chan struct{})
+	t := c.AfterFunc(d, func() { close(over) })
+	defer t.Stop()
+	select {
+	case <-over:
+		return false
+	case <-ctx.Done():
+		return true
+	}
+}

@@ -1,0 +1,249 @@
+package actor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-dev/penstock/internal/clock"
+	"github.com/penstock-dev/penstock/loop"
+	"github.com/penstock-dev/penstock/plugin"
+	"github.com/penstock-dev/penstock/sink"
+)
+
+// FlushPolicy says when a sink is asked to write out what it has: at the first of these, and always when nothing more is waiting for it,
+// so that no sink waits for a count that cannot come.
+type FlushPolicy struct {
+	Messages int
+	Bytes    int64
+	Every    time.Duration
+}
+
+// SinkConfig is what a Sink is made from.
+type SinkConfig struct {
+	Name   string
+	Sink   sink.Sink
+	Flush  FlushPolicy
+	Places int
+	Clock  clock.Clock
+	Env    sink.Env
+	Logger *slog.Logger
+}
+
+// Sink drives one sink: an actor whose messages are done with range by range, possibly later. Its methods may be called concurrently.
+type Sink struct {
+	cfg     SinkConfig
+	mailbox chan loop.Delivery
+	due     chan struct{} // the oldest unflushed message has waited for Every
+	ctx     context.Context
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[*lent]struct{}
+
+	messages int // since the last flush
+	bytes    int64
+	timer    clock.Timer
+	failures atomic.Uint64
+}
+
+// lent is a delivery that a sink is at. Its fields are guarded by its batch's lock.
+type lent struct {
+	s      *Sink
+	d      loop.Delivery
+	batch  *sink.Batch
+	left   int
+	report []loop.Exception
+}
+
+// NewSink makes a Sink; it does nothing before Start.
+func NewSink(cfg SinkConfig) *Sink {
+	return &Sink{cfg: cfg, mailbox: make(chan loop.Delivery, cfg.Places), due: make(chan struct{}, 1), open: map[*lent]struct{}{}}
+}
+
+// Mailbox is where loops put deliveries, as far as they have credit.
+func (s *Sink) Mailbox() chan<- loop.Delivery { return s.mailbox }
+
+// Start opens the sink and serves it until Stop.
+func (s *Sink) Start(ctx context.Context) error {
+	if err := guard(func() error { return s.cfg.Sink.Open(ctx, s.cfg.Env) }); err != nil {
+		return fmt.Errorf("sink %q: %w", s.cfg.Name, err)
+	}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.done.Go(s.serve)
+	return nil
+}
+
+// Stop flushes and closes the sink. What is in the mailbox is returned to the loops.
+func (s *Sink) Stop(ctx context.Context) error {
+	if s.cancel == nil {
+		return nil
+	}
+	s.cancel()
+	finished := make(chan struct{})
+	go func() {
+		s.done.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		return fmt.Errorf("sink %q: Write or Flush has not returned: %w", s.cfg.Name, context.Cause(ctx))
+	}
+	s.flush(ctx)
+	err := guard(func() error { return s.cfg.Sink.Close(ctx) })
+	s.failOpen(ErrStopped)
+	for {
+		select {
+		case d := <-s.mailbox:
+			s.take(d).fail(ErrStopped)
+			continue
+		default:
+		}
+		break
+	}
+	if err != nil {
+		return fmt.Errorf("sink %q: close: %w", s.cfg.Name, err)
+	}
+	return nil
+}
+
+// Failures counts calls of Write and Flush that have failed.
+func (s *Sink) Failures() uint64 { return s.failures.Load() }
+
+func (s *Sink) serve() {
+	for {
+		select {
+		case d := <-s.mailbox:
+			s.write(d)
+			if len(s.mailbox) == 0 || s.full() {
+				s.flush(s.ctx)
+			}
+		case <-s.due:
+			s.flush(s.ctx)
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Sink) full() bool {
+	p := &s.cfg.Flush
+	return p.Messages > 0 && s.messages >= p.Messages || p.Bytes > 0 && s.bytes >= p.Bytes
+}
+
+// write lends a delivery to the sink.
+func (s *Sink) write(d loop.Delivery) {
+	if d.Batch == nil { // word to let keys go: a sink keeps none back
+		if d.Special != nil {
+			d.Lane.Post(loop.Resumed, &loop.Detail{Keys: d.Special.Resume})
+		}
+		d.Lane.Done(&d)
+		return
+	}
+	l := s.take(d)
+	s.messages += l.batch.Len()
+	s.bytes += d.Bytes
+	if s.cfg.Flush.Every > 0 && s.timer == nil {
+		s.timer = s.cfg.Clock.AfterFunc(s.cfg.Flush.Every, func() {
+			select {
+			case s.due <- struct{}{}:
+			default:
+			}
+		})
+	}
+	if err := guard(func() error { return s.cfg.Sink.Write(s.ctx, l.batch) }); err != nil {
+		s.failed("write", err)
+		l.fail(err)
+	}
+}
+
+func (s *Sink) take(d loop.Delivery) *lent {
+	l := &lent{s: s, d: d, left: d.Len()}
+	var pick []uint32
+	if d.Special != nil {
+		pick = d.Special.Pick
+	}
+	s.mu.Lock()
+	s.open[l] = struct{}{}
+	s.mu.Unlock()
+	l.batch = sink.NewBatch(d.Batch, pick, d.Lane.Stream(d.Stream), l.settled)
+	return l
+}
+
+// flush asks the sink to write out what it has.
+func (s *Sink) flush(ctx context.Context) {
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	s.messages, s.bytes = 0, 0
+	if err := guard(func() error { return s.cfg.Sink.Flush(ctx) }); err != nil {
+		s.failed("flush", err)
+		s.failOpen(err)
+	}
+}
+
+func (s *Sink) failed(what string, err error) {
+	if s.failures.Add(1) == 1 || s.ctx.Err() == nil {
+		s.cfg.Logger.Warn("sink failed; its messages are tried again", "sink", s.cfg.Name, "in", what, "error", err)
+	}
+}
+
+// failOpen fails every message that is not done.
+func (s *Sink) failOpen(err error) {
+	s.mu.Lock()
+	open := make([]*lent, 0, len(s.open))
+	for l := range s.open {
+		open = append(open, l)
+	}
+	s.mu.Unlock()
+	for _, l := range open {
+		l.fail(err)
+	}
+}
+
+// fail fails what is not done of one delivery.
+func (l *lent) fail(err error) { l.batch.Fail(err) }
+
+// settled hears that message i of the batch is done. It is called under the batch's lock.
+func (l *lent) settled(_ *sink.Batch, i int, err error) {
+	if err != nil {
+		index := uint32(i)
+		if p := l.d.Special; p != nil && p.Pick != nil {
+			index = p.Pick[i]
+		}
+		l.report = append(l.report, sinkException(index, err))
+	}
+	if l.left--; l.left > 0 {
+		return
+	}
+	l.s.mu.Lock()
+	delete(l.s.open, l)
+	l.s.mu.Unlock()
+	var detail *loop.Detail
+	if len(l.report) > 0 {
+		detail = &loop.Detail{Exceptions: l.report}
+	}
+	if last := l.d.Batch.Return(); last || detail != nil {
+		l.d.Lane.Report(l.d.Unit, last, detail)
+	}
+	l.d.Lane.Done(&l.d)
+}
+
+func sinkException(index uint32, err error) loop.Exception {
+	e := loop.Exception{Index: index, Cause: err}
+	switch kind, after := plugin.Classify(err); kind {
+	case plugin.KindReject:
+		e.What = loop.Rejected
+	case plugin.KindRetry:
+		e.What, e.After = loop.Retried, loop.TicksOf(after)
+	default:
+		e.What = loop.Failed
+	}
+	return e
+}

@@ -1,0 +1,214 @@
+package actor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/penstock-dev/penstock/loop"
+	"github.com/penstock-dev/penstock/plugin"
+)
+
+// Version is another version of a plugin, to take the place of the one that serves.
+type Version struct {
+	Name  string
+	New   func() (plugin.Handler, error)
+	Drain time.Duration // how long what the old one holds may still take, before it is taken back
+}
+
+// Swapped says how a swap went.
+type Swapped struct {
+	From, To    string
+	Stateful    bool          // the plugin was paused, and its state carried over
+	Lost        int           // 0; stated because it is what one asks
+	Redelivered int           // messages taken back from the old version
+	Pause       time.Duration // for which the plugin served nothing
+}
+
+// swap is one that is under way.
+type swap struct {
+	quiet       chan struct{} // one token from each lane that is quiet
+	redelivered int
+}
+
+// Swap replaces the plugin's instance. The new one is made and started first; if it does not start, the old one never stops serving.
+//
+// A plugin without state (no Exporter) and without order hands over between two deliveries; what the old version holds it may still
+// finish, for as long as v.Drain. One with state or with order by key is paused: delivery stops, what is out comes back, the state is
+// exported and imported, then the new version goes on; if any of that fails, the old one does.
+//
+// Swap fails with [ErrSwapping] while another swap is under way, and with ctx's error when that ends first.
+func (a *Actor) Swap(ctx context.Context, v Version) (Swapped, error) {
+	s := &swap{quiet: make(chan struct{}, len(a.lanes))}
+	a.mu.Lock()
+	if a.swap != nil {
+		a.mu.Unlock()
+		return Swapped{}, fmt.Errorf("plugin %q: %w", a.cfg.Name, ErrSwapping)
+	}
+	a.swap = s
+	old := a.inst
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.swap = nil
+		a.mu.Unlock()
+	}()
+	next, err := a.launch(ctx, v.New, v.Name, old.epoch+1)
+	if err != nil {
+		return Swapped{}, err
+	}
+	_, stateful := old.handler.(plugin.Exporter)
+	how := Swapped{From: old.version, To: v.Name, Stateful: stateful || a.cfg.Order}
+	if how.Stateful {
+		err = a.exchange(ctx, s, next, v, &how)
+	} else {
+		err = a.handOver(ctx, s, next, v, &how)
+	}
+	if err != nil {
+		stopErr := next.stop(context.WithoutCancel(ctx))
+		return Swapped{}, errors.Join(fmt.Errorf("plugin %q: version %q goes on: %w", a.cfg.Name, old.version, err), stopErr)
+	}
+	a.swaps.Add(1)
+	how.Redelivered = s.redelivered
+	return how, nil
+}
+
+// handOver changes the instance between two deliveries.
+func (a *Actor) handOver(ctx context.Context, s *swap, next *instance, v Version, how *Swapped) error {
+	old, began, err := a.replace(ctx, next, v, nil)
+	if err != nil {
+		return err
+	}
+	how.Pause = a.cfg.Clock.Now().Sub(began)
+	for _, l := range a.lanes { // what the old one holds ends within v.Drain
+		l.Post(loop.Unpause, &loop.Detail{Epoch: next.epoch, After: loop.TicksOf(v.Drain)})
+	}
+	if err := old.stop(ctx); err != nil {
+		a.cfg.Logger.Warn("replaced version did not stop cleanly", "plugin", a.cfg.Name, "version", old.version, "error", err)
+	}
+	return nil
+}
+
+// exchange pauses the plugin, carries its state over, and changes the instance.
+func (a *Actor) exchange(ctx context.Context, s *swap, next *instance, v Version, how *Swapped) error {
+	began := a.cfg.Clock.Now()
+	for _, l := range a.lanes {
+		l.Post(loop.Pause, &loop.Detail{After: loop.TicksOf(v.Drain)})
+	}
+	resume := func(epoch uint32) {
+		for _, l := range a.lanes {
+			l.Post(loop.Unpause, &loop.Detail{Epoch: epoch})
+		}
+		how.Pause = a.cfg.Clock.Now().Sub(began)
+	}
+	for range a.lanes {
+		select {
+		case <-s.quiet:
+		case <-ctx.Done():
+			resume(0)
+			return fmt.Errorf("waiting for what it has in hand: %w", context.Cause(ctx))
+		}
+	}
+	old, _, err := a.replace(ctx, next, v, func(old *instance) error { return transfer(ctx, old, next) })
+	if err != nil {
+		resume(0)
+		return err
+	}
+	resume(next.epoch)
+	if err := old.stop(ctx); err != nil {
+		a.cfg.Logger.Warn("replaced version did not stop cleanly", "plugin", a.cfg.Name, "version", old.version, "error", err)
+	}
+	return nil
+}
+
+// transfer carries the state of one instance over to another.
+func transfer(ctx context.Context, old, next *instance) error {
+	from, ok := old.handler.(plugin.Exporter)
+	if !ok || old.crashed {
+		return nil
+	}
+	to, ok := next.handler.(plugin.Importer)
+	if !ok {
+		return fmt.Errorf("version %q has state, but version %q has no Importer to take it", old.version, next.version)
+	}
+	var state []byte
+	if err := guard(func() (err error) { state, err = from.Export(ctx); return err }); err != nil {
+		return fmt.Errorf("export from version %q: %w", old.version, err)
+	}
+	if err := guard(func() error { return to.Import(ctx, state) }); err != nil {
+		return fmt.Errorf("import into version %q: %w", next.version, err)
+	}
+	return nil
+}
+
+// replace makes next the instance, in the worker's goroutine and so between two deliveries, after before has succeeded. Workers of a pool
+// take it up with their next delivery.
+func (a *Actor) replace(ctx context.Context, next *instance, v Version, before func(old *instance) error) (*instance, time.Time, error) {
+	type answer struct {
+		old *instance
+		at  time.Time
+		err error
+	}
+	answered := make(chan answer, 1)
+	change := func(*worker) {
+		at := a.cfg.Clock.Now()
+		if ctx.Err() != nil { // nobody waits for it any more
+			answered <- answer{err: context.Cause(ctx)}
+			return
+		}
+		old := a.current()
+		if before != nil {
+			if err := before(old); err != nil {
+				answered <- answer{err: err}
+				return
+			}
+		}
+		a.mu.Lock()
+		a.inst = next
+		a.cfg.New, a.cfg.Version = v.New, v.Name
+		a.mu.Unlock()
+		answered <- answer{old: old, at: at}
+	}
+	quarantined := State(a.state.Load()) == Quarantined
+	if quarantined { // its worker waits; it finds the new instance when it is let go
+		change(nil)
+		a.state.Store(int32(Running))
+		a.endQuarantine()
+	} else {
+		select {
+		case a.control <- change:
+		case <-ctx.Done():
+			return nil, time.Time{}, fmt.Errorf("its worker is busy: %w", context.Cause(ctx))
+		case <-a.ctx.Done():
+			return nil, time.Time{}, ErrStopped
+		}
+	}
+	select {
+	case x := <-answered:
+		return x.old, x.at, x.err
+	case <-a.ctx.Done():
+		return nil, time.Time{}, ErrStopped
+	}
+}
+
+func (a *Actor) endQuarantine() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.crashes = a.crashes[:0]
+	close(a.resume)
+	a.resume = make(chan struct{})
+}
+
+// Quiet hears that, on one lane, nothing of the paused plugin is out; count messages were taken back from it.
+func (a *Actor) Quiet(count int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.swap; s != nil {
+		s.redelivered += count
+		select {
+		case s.quiet <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,393 @@
+package actor
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-dev/penstock/loop"
+	"github.com/penstock-dev/penstock/plugin"
+)
+
+// worker calls the handler: the one goroutine of mode actor, or one of mode pool. Its fields are its own goroutine's, but for those that
+// say otherwise.
+type worker struct {
+	a       *Actor
+	inst    *instance
+	msg     plugin.Message
+	batch   plugin.Messages
+	at      func(int) *plugin.Message
+	d       *loop.Delivery
+	pick    []uint32
+	pos     int // place in the delivery of the message in hand
+	emits   emitter
+	blocked map[uint64]struct{} // keys of which a message is not done with
+	report  []loop.Exception
+	touched bool // the message in hand was held, or has emitted
+	call    *callContext
+	strict  *page
+	pins    pins
+	holding holding
+
+	// shared with the watch
+	attention atomic.Uint32 // reasons to look up between messages
+	progress  atomic.Uint64 // delivery<<20 | message<<1 | busy
+	waits     atomic.Bool   // for memory to emit into, which is not the handler's fault
+	callNow   atomic.Pointer[callContext]
+	seen      watched
+}
+
+const (
+	attendWatch uint32 = 1 << iota // say exactly where you are, and do not keep reports back
+	attendUsed                     // the context of this call has been handed on
+)
+
+func newWorker(a *Actor) *worker {
+	w := &worker{a: a, blocked: map[uint64]struct{}{}}
+	w.at = w.message
+	w.emits.w = w
+	w.seen.w = w
+	return w
+}
+
+// reset prepares for the first delivery.
+func (w *worker) reset() { w.renew() }
+
+// renew gives the calls to come a context of their own.
+func (w *worker) renew() {
+	w.call = newCallContext(w)
+	w.callNow.Store(w.call)
+}
+
+// serve takes deliveries until the actor is stopped.
+func (w *worker) serve() {
+	for {
+		select {
+		case d := <-w.a.mailbox:
+			w.take(&d)
+		case f := <-w.a.control:
+			f(w)
+		case <-w.a.ctx.Done():
+			return
+		}
+	}
+}
+
+// take serves one delivery and returns it.
+func (w *worker) take(d *loop.Delivery) {
+	var pick []uint32
+	if s := d.Special; s != nil {
+		pick = s.Pick
+		w.letGo(d, s.Resume)
+	}
+	if d.Batch != nil {
+		w.handle(d, pick)
+		detail := w.detail()
+		if last := d.Batch.Return(); last || detail != nil {
+			d.Lane.Report(d.Unit, last, detail)
+		}
+	}
+	d.Lane.Done(d)
+}
+
+// letGo ends the keeping back of keys. A delivery that is only about keys is answered, so that the loop knows what had been kept back.
+func (w *worker) letGo(d *loop.Delivery, keys []uint64) {
+	for _, h := range keys {
+		delete(w.blocked, h)
+	}
+	if d.Batch == nil && len(keys) > 0 {
+		d.Lane.Post(loop.Resumed, &loop.Detail{Keys: keys})
+	}
+}
+
+// handle shows the messages of d, or those that pick names, to the handler.
+func (w *worker) handle(d *loop.Delivery, pick []uint32) {
+	n := d.Batch.Len()
+	if pick != nil {
+		if n = len(pick); n == 0 {
+			return
+		}
+	}
+	w.d, w.pick = d, pick
+	w.inst = w.a.current()
+	w.msg.Describe(key, w, d.Lane.Stream(d.Stream), int(d.Attempt))
+	w.msg.Open(key, d.Batch, 0)
+	delivery := (w.progress.Load()>>20 + 1) << 20
+	for i := 0; i < n; {
+		w.progress.Store(delivery | uint64(i)<<1 | 1)
+		if w.a.ctx.Err() != nil {
+			w.revokeFrom(i, n)
+			break
+		}
+		var p *plugin.PanicError
+		if w.inst.batch != nil && n-i > 1 && len(w.blocked) == 0 {
+			i, p = w.callBatch(i, n)
+		} else {
+			i, p = w.callEach(i, n, delivery)
+		}
+		if p != nil {
+			w.failed(i, p)
+			i++
+			w.flush()
+			w.a.crash(w.inst, p)
+			w.inst = w.a.current()
+		}
+	}
+	w.msg.Shut(key)
+	w.progress.Store(delivery)
+	if w.attention.Load() != 0 {
+		w.attend()
+		w.attention.And(^attendWatch)
+	}
+	w.d, w.pick = nil, nil
+}
+
+// index is the place in the batch of message i of the delivery.
+func (w *worker) index(i int) int {
+	if w.pick == nil {
+		return i
+	}
+	return int(w.pick[i])
+}
+
+// callEach calls Handle for the messages from i on. It returns how far it came: n, or the message that panicked.
+func (w *worker) callEach(i, n int, delivery uint64) (at int, p *plugin.PanicError) {
+	defer func() {
+		if v := recover(); v != nil {
+			at, p = w.pos, &plugin.PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	h := w.inst.handler
+	exact := n <= 16 || w.a.cfg.Strict
+	var ctx context.Context = w.call
+	for ; i < n; i++ {
+		w.pos = i
+		if exact || i&7 == 0 {
+			w.progress.Store(delivery | uint64(i)<<1 | 1)
+		}
+		if w.attention.Load() != 0 {
+			exact = w.attend() || exact
+			ctx = w.call
+		}
+		w.msg.Next(key, w.index(i))
+		if len(w.blocked) > 0 && w.keptBack(i) {
+			continue
+		}
+		if w.a.cfg.Strict {
+			w.seal(i)
+		}
+		err := h.Handle(ctx, &w.msg)
+		if err != nil || w.touched {
+			w.verdict(i, err)
+		}
+		if w.a.cfg.Strict {
+			w.unseal()
+		}
+	}
+	return n, nil
+}
+
+// callBatch calls HandleBatch for the messages from i on.
+func (w *worker) callBatch(i, n int) (at int, p *plugin.PanicError) {
+	w.pos = i
+	w.batch.Bind(key, n-i, func(j int) *plugin.Message { return w.at(i + j) })
+	err := func() (err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				p = &plugin.PanicError{Value: v, Stack: debug.Stack()}
+				err = p
+			}
+		}()
+		return w.inst.batch.HandleBatch(w.call, &w.batch)
+	}()
+	if w.attention.Load() != 0 {
+		w.attend()
+	}
+	for j := i; j < n; j++ {
+		w.message(j)
+		verdict := w.batch.Verdict(key, j-i, err)
+		if verdict != nil || w.emits.dirty() || w.msg.Held(key) != nil {
+			w.verdict(j, verdict)
+		}
+	}
+	if p != nil { // the whole batch failed with it; which message it was nobody knows
+		w.flush()
+		w.a.crash(w.inst, p)
+		w.inst = w.a.current()
+	}
+	return n, nil
+}
+
+// message points the worker's message at message i of the delivery.
+func (w *worker) message(i int) *plugin.Message {
+	w.pos = i
+	w.msg.Next(key, w.index(i))
+	return &w.msg
+}
+
+// keptBack reports message i as deferred if its key is not done with.
+func (w *worker) keptBack(i int) bool {
+	h := w.hash(i)
+	if _, ok := w.blocked[h]; !ok || h == 0 {
+		return false
+	}
+	w.report = append(w.report, loop.Exception{Index: uint32(w.index(i)), What: loop.Deferred})
+	return true
+}
+
+func (w *worker) hash(i int) uint64 {
+	if hashes := w.d.Batch.Hashes; len(hashes) > 0 {
+		return hashes[w.index(i)]
+	}
+	return 0
+}
+
+// verdict records what became of message i, if it was not simply acknowledged, and releases or discards what it emitted.
+func (w *worker) verdict(i int, err error) {
+	w.touched = false
+	w.pins.release()
+	held := w.takeHeld()
+	if held != nil {
+		w.holdBack(i)
+		w.emits.discard(uint32(w.index(i)))
+		if err != nil {
+			_ = held.Resolve(err) // not yet known to the loop: it cannot have lapsed, but the handler may have given a verdict itself
+		}
+		w.reportHeld(i, held)
+		return
+	}
+	if err == nil {
+		w.emits.commit()
+		return
+	}
+	w.emits.discard(uint32(w.index(i)))
+	e := loop.Exception{Index: uint32(w.index(i)), Cause: err}
+	switch kind, after := plugin.Classify(err); kind {
+	case plugin.KindReject:
+		e.What = loop.Rejected
+	case plugin.KindRetry:
+		e.What, e.After = loop.Retried, loop.TicksOf(after)
+	default:
+		e.What = loop.Failed
+	}
+	w.holdBack(i)
+	w.report = append(w.report, e)
+}
+
+// failed records that message i made the handler panic.
+func (w *worker) failed(i int, p *plugin.PanicError) {
+	if held := w.takeHeld(); held != nil {
+		w.holdBack(i)
+		_ = held.Resolve(p)
+		w.reportHeld(i, held)
+		w.emits.discard(uint32(w.index(i)))
+		return
+	}
+	w.verdict(i, p)
+	if w.strict != nil {
+		w.unseal()
+	}
+}
+
+// holdBack keeps later messages of message i's key from the handler, until the loop says otherwise.
+func (w *worker) holdBack(i int) {
+	if !w.a.cfg.Order {
+		return
+	}
+	if h := w.hash(i); h != 0 {
+		w.blocked[h] = struct{}{}
+	}
+}
+
+// attend does what somebody has asked for between two messages. It reports whether progress is to be exact from now on.
+func (w *worker) attend() (exact bool) {
+	if w.attention.Load()&attendUsed != 0 {
+		w.attention.And(^attendUsed)
+		w.call.end()
+		w.renew()
+	}
+	if w.attention.Load()&attendWatch != 0 {
+		w.flush()
+		return true
+	}
+	return false
+}
+
+// flush reports what has gathered, without waiting for the end of the delivery.
+func (w *worker) flush() {
+	if d := w.detail(); d != nil {
+		w.d.Lane.Report(w.d.Unit, false, d)
+	}
+}
+
+// detail is what there is to report; nil for nothing.
+func (w *worker) detail() *loop.Detail {
+	if len(w.report) == 0 && !w.emits.pending() {
+		return nil
+	}
+	d := &loop.Detail{Emits: w.emits.take()}
+	if len(w.report) > 0 {
+		d.Exceptions = append([]loop.Exception(nil), w.report...)
+		clear(w.report)
+		w.report = w.report[:0]
+	}
+	if len(d.Exceptions) == 0 && len(d.Emits) == 0 {
+		return nil
+	}
+	return d
+}
+
+// revokeFrom reports the messages from i on as not shown.
+func (w *worker) revokeFrom(i, n int) {
+	for ; i < n; i++ {
+		w.holdBack(i)
+		w.report = append(w.report, loop.Exception{Index: uint32(w.index(i)), What: loop.Revoked})
+	}
+}
+
+// revoke reports a whole delivery as not shown.
+func (w *worker) revoke(d *loop.Delivery, pick []uint32) {
+	if d.Batch == nil {
+		return
+	}
+	if s := d.Special; s != nil && pick == nil {
+		pick = s.Pick
+	}
+	w.d, w.pick = d, pick
+	w.revokeFrom(0, d.Len())
+	w.flush()
+	w.d, w.pick = nil, nil
+}
+
+// callContext is the context of calls of a handler. One serves many calls, as long as no call takes its Done channel: then what was
+// derived from it must end with that call, so the next call gets a new one.
+type callContext struct {
+	context.Context
+	cancel context.CancelCauseFunc
+	w      *worker
+}
+
+func newCallContext(w *worker) *callContext {
+	ctx, cancel := context.WithCancelCause(w.a.ctx)
+	return &callContext{Context: ctx, cancel: cancel, w: w}
+}
+
+// Done is the context's channel. Whoever asks for it may keep it.
+func (c *callContext) Done() <-chan struct{} {
+	c.w.attention.Or(attendUsed)
+	return c.Context.Done()
+}
+
+var errReturned = errors.New("Handle has returned")
+
+func (c *callContext) end() { c.cancel(errReturned) }
+
+// watched is what the watch remembers of a worker.
+type watched struct {
+	w        *worker
+	progress uint64
+	since    time.Time
+	named    bool
+}
