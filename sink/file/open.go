@@ -1,0 +1,148 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/penstock-dev/penstock/internal/fsx"
+)
+
+// minSearch is how many bytes at least are searched for the end of the last message.
+const minSearch = 16 << 20
+
+// open opens and locks the file, and makes it end with a whole message.
+func (s *Sink) open(mode Mode) error {
+	log, err := fsx.OpenLog(s.fs, s.cfg.Path, filePerm)
+	if err != nil {
+		return s.openError(err)
+	}
+	if mode == Truncate {
+		err = log.Cut(0)
+	} else {
+		err = s.trim(log)
+	}
+	if err == nil && s.cfg.Sync != SyncNone {
+		err = s.fs.SyncDir(filepath.Dir(s.cfg.Path))
+	}
+	if err != nil {
+		return errors.Join(s.openError(err), log.Close())
+	}
+	s.log, s.done, s.born, s.dirty = log, log.Size(), s.clock.Now(), true
+	return nil
+}
+
+func (s *Sink) openError(err error) error {
+	e := &Error{Op: "open", Path: s.cfg.Path, Err: err}
+	dir := filepath.Dir(s.cfg.Path)
+	switch {
+	case errors.Is(err, fsx.ErrLocked):
+		e.Hint = "another process or sink is writing this file: stop it, or give each a file of its own"
+	case errors.Is(err, fsx.ErrNotRegular), errors.Is(err, syscall.EISDIR):
+		e.Hint = "the sink needs a plain file, which it can cut back and rename"
+	case errors.Is(err, fsx.ErrNoRecord):
+		e.Hint = fmt.Sprintf("it does not look like messages that end with %q: move it away, or use mode %q", s.delim, Truncate)
+	case errors.Is(err, fs.ErrNotExist):
+		e.Hint = fmt.Sprintf("create the directory %s, or change path", dir)
+	case errors.Is(err, fs.ErrPermission):
+		e.Hint = fmt.Sprintf("give this user leave to write the file and its directory %s", dir)
+	}
+	return e
+}
+
+// trim moves what lies behind the last whole message to path.torn.
+func (s *Sink) trim(log *fsx.Log) error {
+	end, err := log.LastEnd(s.delim, s.limit)
+	if err != nil || end == log.Size() {
+		return err
+	}
+	torn, size := s.cfg.Path+".torn", log.Size()
+	if err := s.keep(torn, log.Section(end)); err != nil {
+		return err
+	}
+	if err := log.Cut(end); err != nil {
+		return err
+	}
+	s.slog.Warn("file sink: the file ended within a message, as after a crash; the torn bytes were moved away",
+		"path", s.cfg.Path, "offset", end, "bytes", size-end, "to", torn)
+	return nil
+}
+
+// keep appends what r holds to the file called name, ended by a delimiter, and syncs it.
+func (s *Sink) keep(name string, r io.Reader) error {
+	f, err := s.fs.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, filePerm)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	if err == nil {
+		_, err = f.Write(s.delim)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// rotate finishes the file, renames it to path.1, and starts a new one. If a rename fails the sink goes on with the file that it has
+// and tries again at the next message; what was given before has been settled.
+func (s *Sink) rotate() error {
+	if err := s.flush(s.cfg.Sync != SyncNone); err != nil {
+		return err
+	}
+	if !fsx.RenamesOpen {
+		if err := s.shut(); err != nil {
+			return err
+		}
+	}
+	if err := s.shift(); err != nil {
+		e := &Error{Op: "rotate", Path: s.cfg.Path, Offset: s.done, Err: err, Hint: "the directory must let this user rename files"}
+		if s.log == nil {
+			return errors.Join(e, s.open(Append))
+		}
+		return e
+	}
+	if s.log != nil {
+		if err := s.shut(); err != nil {
+			return err
+		}
+	}
+	return s.open(Append)
+}
+
+// shut closes the file within a rotation.
+func (s *Sink) shut() error {
+	err := s.log.Close()
+	s.log = nil
+	if err != nil {
+		return &Error{Op: "close", Path: s.cfg.Path, Offset: s.done, Err: err}
+	}
+	return nil
+}
+
+// shift renames path.1 to path.2 and so on, up to the first gap, then path to path.1. So a rotation that failed in the middle can be
+// done again without pushing out one file more.
+func (s *Sink) shift() error {
+	old := func(i int) string { return fmt.Sprintf("%s.%d", s.cfg.Path, i) }
+	last := 1
+	for last < s.cfg.Rotate.Keep {
+		_, err := s.fs.Stat(old(last))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		last++
+	}
+	for i := last; i > 1; i-- {
+		if err := s.fs.Rename(old(i-1), old(i)); err != nil {
+			return err
+		}
+	}
+	return s.fs.Rename(s.cfg.Path, old(1))
+}
