@@ -3,9 +3,7 @@ module github.com/penstock-dev/penstock
 go 1.26.0
 
 require (
-	github.com/buger/jsonparser v1.6.1 // indirect
-	github.com/cockroachdb/datadriven v1.0.3 // indirect
-	github.com/pmezard/go-difflib v1.0.0 // indirect
-	go.uber.org/goleak v1.3.0 // indirect
+	github.com/buger/jsonparser v1.6.1
+	go.uber.org/goleak v1.3.0
 	golang.org/x/sys v0.49.0
 )

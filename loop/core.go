@@ -292,7 +292,12 @@ func (c *Core) arm() {
 }
 
 func (c *Core) drain(after Ticks) {
-	c.draining = true
+	c.draining, c.drained = true, false
+	if c.gaveUp {
+		c.drained = true
+		c.effect(Drained)
+		return
+	}
 	if after > 0 && !c.deadline.armed() {
 		c.wheel.add(&c.deadline, c.wheel.now+after)
 	}

@@ -174,6 +174,9 @@ func (d *Driver) step() {
 	d.setTimer()
 }
 
+// Time is the wall clock's time at t.
+func (d *Driver) Time(t Ticks) time.Time { return d.start.Add(time.Duration(t-1) * time.Millisecond) }
+
 // now is the core's time. It begins at 1, since 0 stands for no time.
 func (d *Driver) now() Ticks {
 	return 1 + Ticks(d.clock.Now().Sub(d.start)/time.Millisecond)

@@ -79,7 +79,10 @@ func (c *Core) bury(k *consumer, s *unit, cause error) {
 	s.state, s.cause = soloDying, cause
 	e := c.effect(DeadLetter)
 	e.Consumer, e.Unit, e.Batch = k.id, s.id, s.batch
-	e.Letter = Letter{Stream: s.stream, Attempts: int(s.attempt), Cause: cause}
+	e.Letter = Letter{Stream: s.stream, Attempts: int(s.attempt), Cause: cause, First: s.first}
+	if root, i := s.origin(0); root != nil {
+		e.Letter.Partition, e.Letter.Receipt = root.batch.Partition, root.batch.Receipts[i]
+	}
 }
 
 // buried hears whether a dead letter is durable. If it is not, its plugin gets nothing more until a later try succeeds.

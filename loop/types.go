@@ -278,9 +278,12 @@ type Settlement struct {
 
 // Letter is a message on its way to the dead letters. Its bytes are Batch's, of one frame, until Buried.
 type Letter struct {
-	Stream   StreamID
-	Attempts int
-	Cause    error
+	Stream    StreamID
+	Attempts  int
+	Cause     error
+	First     Ticks  // when it left its batch: its first attempt had ended
+	Partition uint32 // of the source's message that it comes from
+	Receipt   uint64 // of that message; 0 if it comes from none
 }
 
 // Counts is what a core has seen. Messages, unless it says otherwise.

@@ -50,6 +50,7 @@ type unit struct {
 	token    Token
 	handle   Handle
 	cause    error
+	first    Ticks // when it left its batch
 	timer    timer
 }
 
@@ -182,6 +183,22 @@ func (c *Core) closeSolo(s *unit) {
 	c.lessOpen(parent, i)
 }
 
+// origin is the source's message that message i of u comes from; nil if it comes from none.
+func (u *unit) origin(i uint32) (root *unit, index uint32) {
+	for !u.root {
+		if u.parent == nil {
+			return nil, 0
+		}
+		if u.solo {
+			i = u.index
+		} else {
+			i = u.parentOf(i)
+		}
+		u = u.parent
+	}
+	return u, i
+}
+
 func (u *unit) parentOf(i uint32) uint32 {
 	if u.parent.solo {
 		return 0
@@ -194,7 +211,7 @@ func (c *Core) split(k *consumer, u *unit, i uint32, into *arena.Batch) *unit {
 	s := c.newUnit(nil, u.stream)
 	s.solo, s.n, s.whole = true, 1, 1
 	s.parent, s.index, s.consumer = u, i, k.id
-	s.seq = u.seq
+	s.seq, s.first = u.seq, c.wheel.now+c.lost
 	if len(u.batch.Hashes) > 0 {
 		s.hash = u.batch.Hashes[i]
 	}

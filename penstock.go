@@ -1,0 +1,139 @@
+package penstock
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/penstock-dev/penstock/actor"
+	"github.com/penstock-dev/penstock/deadletter"
+	"github.com/penstock-dev/penstock/plugin"
+	"github.com/penstock-dev/penstock/sink"
+	"github.com/penstock-dev/penstock/source"
+)
+
+// What the author of a plugin needs; package plugin has the rest.
+type (
+	// Handler handles the messages of one plugin, lent for the call.
+	Handler = plugin.Handler
+	// Message is a message on loan, valid until Handle returns.
+	Message = plugin.Message
+	// OwnedMessage is a copy of a message.
+	OwnedMessage = plugin.OwnedMessage
+	// Held is a message whose verdict comes later.
+	Held = plugin.Held
+	// Version is another version of a plugin, for [Runtime.Swap].
+	Version = actor.Version
+	// Swapped says how a swap went.
+	Swapped = actor.Swapped
+)
+
+// Owned is the safe form of a handler: f gets a copy that it may keep, change, and hand to other goroutines.
+func Owned(f func(ctx context.Context, m OwnedMessage) error) Handler { return plugin.Owned(f) }
+
+// Retry is the verdict "let it come again after that long"; with 0 the plugin's backoff decides.
+func Retry(cause error, after time.Duration) error { return plugin.Retry(cause, after) }
+
+// Reject is the verdict "never again": the message goes to the dead letters.
+func Reject(cause error) error { return plugin.Reject(cause) }
+
+// WithKey gives an emitted message its key. key is read before Emit returns.
+func WithKey(key []byte) plugin.EmitOption { return plugin.WithKey(key) }
+
+// Pipeline is sources, plugins and sinks, and how messages flow between them. The graph of streams must be acyclic. Zero values mean the
+// defaults that are named.
+type Pipeline struct {
+	Sources []Source
+	Plugins []Plugin
+	Sinks   []Sink
+
+	Memory     int64         // budget for messages in bytes, off the Go heap; default 256 MiB
+	MaxMessage int           // the largest message in bytes; default 1 MiB
+	Data       string        // directory for cursors and dead letters, made when it is needed; default "data"
+	Drain      time.Duration // how long Run goes on when its context ends; default 30 s
+
+	DeadLetters deadletter.Store // where rejected messages go; default a file in Data. Run does not close one that was given
+	Logger      *slog.Logger     // default slog.Default()
+	Clock       plugin.Clock     // default the machine's
+	Strict      bool             // each handler gets a private copy that cannot be read after Handle returns: for tests; slow
+}
+
+// Source is where the messages of one stream come from. The stream has the source's name.
+type Source struct {
+	Name  string
+	From  source.Source
+	Key   KeyFunc // order and sessions go by it; nil for none
+	Limit int     // messages that may be unsettled at one time; default 100,000
+}
+
+// Plugin is a handler, the streams that it gets, and how it is run.
+type Plugin struct {
+	Name    string
+	Version string                  // of the handler that New makes; default "1"
+	New     func() (Handler, error) // makes an instance; called again after a panic
+	From    []string                // the streams it gets
+	Emits   []string                // the streams it may emit to
+	Config  any                     // the plugin's own settings, given to its Starter as JSON
+
+	Workers int           // 0: mode actor, one message after another. n: mode pool, n calls of Handle at one time
+	ByKey   bool          // order by key: a message that is retried or held keeps later ones of its key waiting, and no others
+	Timeout time.Duration // a Handle that takes longer is cancelled and named; default 30 s, negative for never
+	Retry   RetryPolicy
+	Mailbox Mailbox
+}
+
+// Sink is where messages of some streams go.
+type Sink struct {
+	Name  string
+	From  []string
+	To    sink.Sink
+	Flush time.Duration // the longest that a message waits to be written out while more keep coming; default 1 s
+	Retry RetryPolicy   // the default has no bound on attempts: a sink that is down rejects nothing
+}
+
+// RetryPolicy bounds and spaces the attempts at a message. The backoff doubles with each attempt; its upper half is random.
+type RetryPolicy struct {
+	Attempts int           // the most deliveries, then the dead letters; default 5, negative for no bound
+	Backoff  time.Duration // after the first attempt; default 100 ms
+	Max      time.Duration // the longest backoff; default 30 s
+}
+
+// Mailbox bounds what waits for a plugin.
+type Mailbox struct {
+	Bytes      int64 // default 8 MiB
+	DropOldest bool  // when it is full, drop what has waited longest: settled and counted, but not handled. Otherwise its sources wait
+}
+
+// Row is what has become of the messages of one source, plugin or sink.
+type Row struct {
+	Name      string `json:"name"`
+	Kind      string `json:"kind"` // source, plugin or sink
+	State     string `json:"state,omitempty"`
+	Accepted  uint64 `json:"accepted,omitempty"`  // source: taken from its producer
+	Settled   uint64 `json:"settled,omitempty"`   // source: done with, by everybody
+	Returned  uint64 `json:"returned,omitempty"`  // source: given back unsettled at the end
+	Bad       uint64 `json:"bad,omitempty"`       // source: input that was refused
+	Delivered uint64 `json:"delivered,omitempty"` // plugin, sink: given to it, repeats included
+	Retried   uint64 `json:"retried,omitempty"`
+	Held      uint64 `json:"held,omitempty"`
+	Deferred  uint64 `json:"deferred,omitempty"` // waited behind its key
+	Dead      uint64 `json:"dead,omitempty"`
+	Dropped   uint64 `json:"dropped,omitempty"`
+	Emitted   uint64 `json:"emitted,omitempty"`
+	Waiting   int    `json:"waiting,omitempty"` // batches and messages owed to it now
+	Panics    uint64 `json:"panics,omitempty"`
+	Restarts  uint64 `json:"restarts,omitempty"`
+	Overdue   uint64 `json:"overdue,omitempty"` // calls that took longer than the timeout
+}
+
+// Summary is what has become of all messages.
+type Summary struct {
+	Accepted uint64 `json:"accepted"` // by sources
+	Settled  uint64 `json:"settled"`  // of those
+	Retried  uint64 `json:"retried"`  // attempts that were repeated
+	Held     uint64 `json:"held"`
+	Dead     uint64 `json:"dead"`
+	Dropped  uint64 `json:"dropped"`
+	Returned uint64 `json:"returned"` // given back to their source unsettled, when Run was ended
+	Rows     []Row  `json:"rows"`
+}
