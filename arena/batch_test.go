@@ -22,7 +22,8 @@ func TestBatch(t *testing.T) {
 		t.Error("appending to a payload would write over the next message")
 	}
 	b.Lend(3)
-	if b.Return() || b.Return() || b.Borrowers() != 1 || !b.Return() {
+	first, second, left, third := b.Return(), b.Return(), b.Borrowers(), b.Return()
+	if first || second || left != 1 || !third {
 		t.Error("the third of three borrowers is the last")
 	}
 	b.ReleaseSlab()

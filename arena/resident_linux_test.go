@@ -11,7 +11,8 @@ import (
 func residentBytes(b []byte) (n int64, err error) {
 	page := os.Getpagesize()
 	vec := make([]byte, (len(b)+page-1)/page)
-	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), uintptr(unsafe.Pointer(&vec[0]))); errno != 0 {
+	from, to := uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&vec[0]))
+	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, from, uintptr(len(b)), to); errno != 0 {
 		return 0, errno
 	}
 	for _, v := range vec {

@@ -34,7 +34,7 @@ func read(r io.Reader, limit int) iter.Seq2[Letter, error] {
 		lines := lineReader{r: bufio.NewReaderSize(r, 64<<10), limit: limit}
 		for {
 			p, at, err := lines.next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			var l Letter
@@ -97,7 +97,7 @@ func (lr *lineReader) next() (p []byte, at int64, err error) {
 // end judges the end of the stream, size bytes into a line.
 func (lr *lineReader) end(size int, err error) error {
 	switch {
-	case err != io.EOF:
+	case !errors.Is(err, io.EOF):
 		lr.broken = true
 		return fmt.Errorf("dead letters: %w", err)
 	case size == 0:

@@ -27,16 +27,16 @@ type Error struct {
 // Error names the framing, the place and what to do.
 func (e *Error) Error() string {
 	where := fmt.Sprintf("decode %s: frame at offset %d: %v", e.Framing, e.Offset, e.Err)
-	switch e.Err {
-	case ErrTooLarge:
+	switch {
+	case errors.Is(e.Err, ErrTooLarge):
 		n := fmt.Sprintf("%d bytes", e.Length)
 		if e.Length == uint64(e.Max)+1 && (e.Framing == "lines" || e.Framing == "whole") {
 			n = fmt.Sprintf("more than %d bytes", e.Max)
 		}
 		return fmt.Sprintf("%s: %s, the limit is %d: raise max_message, or check that the input is framed by %s", where, n, e.Max, e.Framing)
-	case ErrBadLength:
+	case errors.Is(e.Err, ErrBadLength):
 		return where + ": check that the input is framed by " + e.Framing
-	case ErrTruncated:
+	case errors.Is(e.Err, ErrTruncated):
 		if e.Length > 0 {
 			return fmt.Sprintf("%s of %d bytes: its producer stopped early, or the length is wrong", where, e.Length)
 		}

@@ -123,10 +123,10 @@ func (r *Reader) Next(ctx context.Context) (*arena.Batch, error) {
 			if err := r.fill(ctx); err != nil {
 				return nil, err
 			}
-		case err == io.EOF && r.opt.KeepPartial:
+		case errors.Is(err, io.EOF) && r.opt.KeepPartial:
 			r.readErr = nil
 			return nil, io.EOF
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			r.readErr, r.final = nil, true
 		default:
 			r.readErr = nil

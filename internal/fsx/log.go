@@ -152,7 +152,7 @@ func (l *Log) LastEnd(delim []byte, limit int64) (int64, error) {
 		start := max(0, end-step)
 		// The window reaches into the one before by a delimiter less one byte, so that none is missed between two.
 		window := buf[:min(end-start+int64(len(delim))-1, l.size-start)]
-		if _, err := l.f.ReadAt(window, start); err != nil && err != io.EOF {
+		if _, err := l.f.ReadAt(window, start); err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
 		if i := bytes.LastIndex(window, delim); i >= 0 {

@@ -140,7 +140,7 @@ func (s *Source) open(path string) (*os.File, error) {
 		err = fmt.Errorf("%s is no regular file (%v): give the path of a file", path, info.Mode().Type())
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close() // only read from
 		return nil, err
 	}
 	return f, nil
@@ -178,7 +178,7 @@ func (s *Source) pump(ctx context.Context, in source.Intake, r *decode.Reader, b
 			return err
 		}
 		b, err := r.Next(ctx)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

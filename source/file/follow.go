@@ -89,7 +89,7 @@ func (s *Source) tail(in source.Intake, f *os.File, start, offset uint64) (*tail
 		err = t.begin(start, offset)
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close() // only read from
 		return nil, fmt.Errorf("file source: %w", err)
 	}
 	return t, nil
@@ -117,7 +117,7 @@ func (t *tail) begin(start, offset uint64) error {
 
 func (t *tail) close() {
 	t.r.Close()
-	t.f.Close()
+	_ = t.f.Close() // only read from
 }
 
 // position is how far the file has been read.
@@ -242,7 +242,7 @@ func (s *Source) resume(ctx context.Context, in source.Intake) (*tail, error) {
 		if have {
 			if old, found := s.rotatedAway(rec); found {
 				if f != nil {
-					f.Close()
+					_ = f.Close() // only read from
 				}
 				t, err := s.tail(in, old, 0, rec.Offset)
 				if err == nil {

@@ -18,7 +18,7 @@ func identify(f *os.File) (identity, error) {
 	if !ok {
 		return identity{}, fmt.Errorf("%s: the system does not say which inode it has", f.Name())
 	}
-	return identity{uint64(st.Dev), uint64(st.Ino)}, nil
+	return identity{uint64(st.Dev), uint64(st.Ino)}, nil //nolint:unconvert // Dev is an int32 on darwin
 }
 
 // syncDir makes the names in a directory durable.

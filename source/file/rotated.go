@@ -34,7 +34,7 @@ func (s *Source) rotatedAway(rec record) (found *os.File, ok bool) {
 		if ok = rec.names(f); ok {
 			found = f
 		} else {
-			f.Close()
+			_ = f.Close() // only read from
 		}
 		return !ok
 	})

@@ -9,7 +9,7 @@ import (
 func keeps(f Features) bool { return f.Cursor || f.PerMessage }
 
 // exams in the order in which they are held.
-var exams = []exam{
+var exams = [...]exam{
 	{"all messages come once, in order and unchanged", nil, examAll},
 	{"large messages come unchanged", nil, examLarge},
 	{"a full window stops reading", nil, examWindow},

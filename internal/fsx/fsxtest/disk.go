@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -78,8 +79,7 @@ func (d *Disk) Log() []string {
 // Count is how often op was done.
 func (d *Disk) Count(op Op) (n int) {
 	for _, line := range d.Log() {
-		var name string
-		fmt.Sscan(line, &name)
+		name, _, _ := strings.Cut(line, " ")
 		if name == string(op) {
 			n++
 		}
