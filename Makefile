@@ -24,7 +24,7 @@ FUZZTIME ?= 30s
 help: ## show this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## run the main example: 20,000 real flights through four plugins
+demo: ## run the main example: 20,000 real flights
 	$(GO) build -o bin/flights ./examples/flights
 	./bin/flights
 

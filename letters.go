@@ -48,6 +48,9 @@ func (l *letters) start(ctx context.Context) {
 func (l *letters) stop() error {
 	l.cancel()
 	l.done.Wait()
+	for _, b := range l.queue {
+		b.in.driver.Post(loop.Event{Kind: loop.Buried, Unit: b.unit, Detail: &loop.Detail{Err: context.Canceled}})
+	}
 	if l.ours {
 		return l.store.Close()
 	}

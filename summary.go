@@ -1,5 +1,7 @@
 package penstock
 
+import "github.com/penstock-dev/penstock/arena"
+
 // Stats are the figures so far. It may be called at any time while Run runs, and after it.
 func (rt *Runtime) Stats() Summary {
 	rt.mu.Lock()
@@ -54,3 +56,6 @@ func (c *consumer) row() Row {
 		Name: c.name, Kind: "plugin", State: a.State.String(), Panics: a.Panics, Restarts: a.Restarts, Overdue: a.Overdue,
 	}
 }
+
+// Memory is the use of the byte budget now.
+func (rt *Runtime) Memory() arena.Stats { return rt.arena.Stats() }

@@ -111,12 +111,13 @@ type Actor struct {
 	pool    *pool // nil in mode actor
 
 	mu      sync.RWMutex
-	inst    *instance
+	inst    atomic.Pointer[instance] // changed under mu
 	lanes   []*loop.Lane
 	swap    *swap
 	crashes []time.Time
 	resume  chan struct{} // closed to end a quarantine
 
+	stopping atomic.Bool
 	state    atomic.Int32
 	panics   atomic.Uint64
 	restarts atomic.Uint64
@@ -176,7 +177,7 @@ func (a *Actor) Prepare(ctx context.Context) error {
 		a.cancel(err)
 		return err
 	}
-	a.inst = inst
+	a.inst.Store(inst)
 	a.state.Store(int32(Running))
 	for _, w := range a.workers {
 		w.reset()
@@ -193,8 +194,8 @@ func (a *Actor) Step() bool {
 	default:
 	}
 	select {
-	case d := <-a.mailbox:
-		a.workers[0].take(&d)
+	case a.workers[0].own = <-a.mailbox:
+		a.workers[0].take(&a.workers[0].own)
 		return true
 	default:
 		return false
@@ -208,6 +209,7 @@ func (a *Actor) Stop(ctx context.Context) error {
 	if a.watch != nil {
 		a.watch.Stop()
 	}
+	a.stopping.Store(true)
 	a.mu.Unlock()
 	a.cancel(ErrStopped)
 	finished := make(chan struct{})
@@ -225,11 +227,25 @@ func (a *Actor) Stop(ctx context.Context) error {
 	for _, w := range a.workers {
 		w.emits.close()
 	}
-	return a.inst.stop(ctx)
+	return a.current().stop(ctx)
+}
+
+// spawn runs f in a goroutine that Stop waits for; false if the actor is being stopped.
+func (a *Actor) spawn(f func()) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.stopping.Load() {
+		return false
+	}
+	a.done.Go(f)
+	return true
 }
 
 // returnAll gives back the deliveries that nobody will serve.
 func (a *Actor) returnAll() {
+	if a.pool != nil {
+		a.pool.returnAll()
+	}
 	for {
 		select {
 		case d := <-a.mailbox:
@@ -257,8 +273,8 @@ func (a *Actor) Stats() Stats {
 		State: State(a.state.Load()), Panics: a.panics.Load(), Restarts: a.restarts.Load(), Overdue: a.overdue.Load(),
 		Swaps: a.swaps.Load(), Spawned: int(a.spawned.Load()),
 	}
-	if a.inst != nil {
-		s.Version, s.Epoch = a.inst.version, a.inst.epoch
+	if inst := a.current(); inst != nil {
+		s.Version, s.Epoch = inst.version, inst.epoch
 	}
 	return s
 }
@@ -274,7 +290,7 @@ func (a *Actor) Check(ctx context.Context) error {
 		return fmt.Errorf("plugin %q is %v", a.cfg.Name, s)
 	}
 	a.mu.RLock()
-	c, ok := a.inst.handler.(plugin.Checker)
+	c, ok := a.current().handler.(plugin.Checker)
 	a.mu.RUnlock()
 	if !ok {
 		return nil

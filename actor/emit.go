@@ -7,6 +7,7 @@ import (
 
 	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/internal/lend"
+	"github.com/penstock-dev/penstock/internal/mutate"
 	"github.com/penstock-dev/penstock/loop"
 	"github.com/penstock-dev/penstock/plugin"
 )
@@ -48,6 +49,9 @@ func (w *worker) Emit(_ lend.Key, m *plugin.Message, stream string, payload []by
 	size := len(payload) + len(x.Key) + len(x.Headers)
 	if err := w.a.tooLarge(size, w.emits.attempt); err != nil {
 		return err
+	}
+	if len(x.Parents) > 0 && m.Held(key) != nil {
+		return fmt.Errorf("plugin %q: emit to %q: EmitFrom after Hold: %w", w.a.cfg.Name, stream, errAggregate)
 	}
 	for i, h := range x.Parents {
 		if err := h.Link(key); err != nil {
@@ -136,12 +140,18 @@ func (e *emitter) batchFor(id loop.StreamID, size int, alone bool) (*openBatch, 
 		e.letGo()
 		e.slab, e.off = slab, 0
 	}
-	if !alone {
-		for i := len(e.open) - 1; i >= 0; i-- {
-			if o := &e.open[i]; o.stream == id && o.batch.Slab == e.slab && len(o.links) == 0 && !e.isLinked(o.batch) {
-				return o, nil
-			}
+	for i := len(e.open) - 1; i >= 0 && !alone; i-- {
+		o := &e.open[i]
+		if o.stream != id {
+			continue
 		}
+		if o.batch.Slab == e.slab && len(o.links) == 0 && !e.isLinked(o.batch) {
+			return o, nil
+		}
+		if mutate.On(mutate.EmitReorders) {
+			continue
+		}
+		break // the stream's last batch is not to be added to, and an earlier one would change the order
 	}
 	e.slab.Retain()
 	return e.add(id, e.slab), nil
@@ -254,6 +264,39 @@ func (e *emitter) discard(parent uint32) {
 		}
 	}
 	e.attempt = 0
+}
+
+var errAggregate = errors.New("a message that is held cannot emit an aggregate: make it a parent of a later one, by its Held")
+
+// aggregates says whether the message at index parent has emitted one.
+func (e *emitter) aggregates(parent uint32) bool {
+	for i := range e.linked {
+		if e.linked[i].parent == parent {
+			return true
+		}
+	}
+	return false
+}
+
+// giveTo makes what was emitted for the message at index parent wait for the verdict of h. It is moved out of the slab, which h could pin
+// for long; where there is no memory for that, it stays.
+func (e *emitter) giveTo(h *plugin.Held, parent uint32) {
+	a := e.w.a
+	for i := range e.open {
+		o := &e.open[i]
+		for j, p := range o.batch.Parents {
+			if p != parent {
+				continue
+			}
+			b := a.cfg.Arena.NewBatch()
+			if err := loop.Copy(a.cfg.HoldMemory, o.batch, j, b); err != nil {
+				loop.ShareOne(o.batch, j, b)
+			}
+			b.Parents = append(b.Parents, 0)
+			h.Adopt(key, plugin.HeldEmit{Stream: e.w.d.Lane.Stream(o.stream), Batch: b})
+		}
+	}
+	e.discard(parent)
 }
 
 // take gives on what has been released. What has not stays, in batches of its own where it shared one.

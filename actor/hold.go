@@ -22,7 +22,13 @@ func (w *worker) Hold(_ lend.Key, m *plugin.Message, lease time.Duration) (*plug
 	if lease <= 0 {
 		return nil, fmt.Errorf("plugin %q: hold for %v: a lease must be positive", w.a.cfg.Name, lease)
 	}
+	if w.inBatch {
+		return nil, fmt.Errorf("plugin %q: hold within HandleBatch: a batch cannot be held: hold in Handle, or fail the message with Retry", w.a.cfg.Name)
+	}
 	b, i := m.Batch(key), m.Index(key)
+	if w.emits.aggregates(uint32(i)) {
+		return nil, fmt.Errorf("plugin %q: hold after EmitFrom: %w", w.a.cfg.Name, errAggregate)
+	}
 	own := w.a.cfg.Arena.NewBatch()
 	w.holding = holding{lease: lease}
 	if s := w.d.Special; s != nil && s.Solo {
@@ -45,7 +51,7 @@ func (w *worker) takeHeld() *plugin.Held {
 	if h != nil {
 		i := w.msg.Index(key)
 		w.msg.Shut(key)
-		w.msg.Next(key, i)
+		w.msg.Open(key, w.d.Batch, i)
 	}
 	return h
 }
@@ -129,17 +135,18 @@ func (h *holder) HeldEmit(_ lend.Key, stream string, payload []byte, x *plugin.E
 // HeldGo implements plugin.HeldHost.
 func (h *holder) HeldGo(_ lend.Key, f func(ctx context.Context)) error {
 	a := h.a
-	if a.ctx.Err() != nil {
-		return ErrStopped
-	}
 	if a.spawned.Add(1) > int64(a.cfg.Spawn) {
 		a.spawned.Add(-1)
 		return fmt.Errorf("plugin %q: %w (bound: %d)", a.cfg.Name, ErrBusy, a.cfg.Spawn)
 	}
-	a.done.Go(func() {
+	started := a.spawn(func() {
 		defer a.spawned.Add(-1)
 		f(a.ctx)
 	})
+	if !started {
+		a.spawned.Add(-1)
+		return fmt.Errorf("plugin %q: %w", a.cfg.Name, ErrStopped)
+	}
 	return nil
 }
 

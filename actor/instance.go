@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-dev/penstock/plugin"
@@ -15,14 +17,16 @@ type instance struct {
 	batch   plugin.BatchHandler // handler, if it is one
 	version string
 	epoch   uint32
-	crashed bool
+	crashed atomic.Bool
+	over    chan struct{}  // closed when another has taken its place
+	busy    sync.WaitGroup // workers of a pool that are at it
 }
 
 // launch makes an instance and starts it.
-func (a *Actor) launch(ctx context.Context, make func() (plugin.Handler, error), version string, epoch uint32) (*instance, error) {
+func (a *Actor) launch(ctx context.Context, factory func() (plugin.Handler, error), version string, epoch uint32) (*instance, error) {
 	var h plugin.Handler
 	err := guard(func() (err error) {
-		if h, err = make(); err == nil && h == nil {
+		if h, err = factory(); err == nil && h == nil {
 			err = fmt.Errorf("its factory returned no handler")
 		}
 		return err
@@ -36,7 +40,7 @@ func (a *Actor) launch(ctx context.Context, make func() (plugin.Handler, error),
 		return nil, fmt.Errorf("plugin %q: version %q does not start: %w", a.cfg.Name, version, err)
 	}
 	b, _ := h.(plugin.BatchHandler)
-	return &instance{handler: h, batch: b, version: version, epoch: epoch}, nil
+	return &instance{handler: h, batch: b, version: version, epoch: epoch, over: make(chan struct{})}, nil
 }
 
 func (a *Actor) env(version string) plugin.Env {
@@ -48,7 +52,7 @@ func (a *Actor) env(version string) plugin.Env {
 // stop lets the handler clean up.
 func (i *instance) stop(ctx context.Context) error {
 	s, ok := i.handler.(plugin.Stopper)
-	if !ok || i.crashed {
+	if !ok || i.crashed.Load() {
 		return nil
 	}
 	return guard(func() error { return s.Stop(ctx) })
@@ -65,46 +69,95 @@ func guard(f func() error) (err error) {
 }
 
 // current is the instance that serves now.
-func (a *Actor) current() *instance {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.inst
+func (a *Actor) current() *instance { return a.inst.Load() }
+
+// install makes next the instance, if old still is.
+func (a *Actor) install(old, next *instance) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.inst.Load() != old {
+		return false
+	}
+	a.inst.Store(next)
+	close(old.over)
+	return true
+}
+
+// enter takes the instance that serves now. One that has panicked serves nobody: then it waits for another.
+func (w *worker) enter() {
+	a := w.a
+	for {
+		if a.pool == nil {
+			w.inst = a.current()
+		} else {
+			a.mu.RLock()
+			w.inst = a.current()
+			w.inst.busy.Add(1)
+			a.mu.RUnlock()
+		}
+		if !w.inst.crashed.Load() || a.stopping.Load() {
+			return
+		}
+		w.leave()
+		select {
+		case <-w.inst.over:
+		case <-a.ctx.Done():
+		}
+	}
+}
+
+// leave ends what enter began.
+func (w *worker) leave() {
+	if w.a.pool != nil {
+		w.inst.busy.Done()
+	}
+}
+
+// crash reports what there is, and waits for an instance that has not panicked. That is no call, so nobody is overdue meanwhile.
+func (w *worker) crash(p *plugin.PanicError) {
+	w.flush()
+	if w.attention.Load() != 0 {
+		w.attend()
+	}
+	w.progress.Store(w.progress.Load() >> 20 << 20)
+	w.leave()
+	w.a.crash(w.inst, p)
+	w.enter()
 }
 
 // crash replaces an instance that has panicked: after a backoff, by another from the same factory. It returns when one serves, or when
-// the actor is stopped. After too many crashes it waits until the plugin is resumed or replaced.
+// the actor is stopped. After too many crashes it waits until the plugin is resumed or replaced. Where several workers panic, the first
+// one sees to it.
 func (a *Actor) crash(old *instance, p *plugin.PanicError) {
 	a.panics.Add(1)
-	a.mu.Lock()
-	if a.inst != old { // another worker, or a swap, was first
-		a.mu.Unlock()
+	a.cfg.Logger.Error("handler panicked", "plugin", a.cfg.Name, "version", old.version, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
+	if !old.crashed.CompareAndSwap(false, true) {
 		return
 	}
-	old.crashed = true
-	factory, version := a.cfg.New, a.cfg.Version
-	a.mu.Unlock()
-	a.cfg.Logger.Error("handler panicked", "plugin", a.cfg.Name, "version", old.version, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
-	for try := 0; a.ctx.Err() == nil; try++ {
+	for a.current() == old {
 		if !a.backoff() {
 			return
 		}
+		a.mu.RLock()
+		factory, version := a.cfg.New, a.cfg.Version
+		a.mu.RUnlock()
+		if a.current() != old {
+			break
+		}
 		inst, err := a.launch(a.ctx, factory, version, old.epoch)
-		if err != nil {
+		switch {
+		case err != nil:
 			a.cfg.Logger.Error("plugin does not start again", "plugin", a.cfg.Name, "error", err)
-			continue
-		}
-		a.mu.Lock()
-		replaced := a.inst != old
-		if !replaced {
-			a.inst = inst
-		}
-		a.mu.Unlock()
-		if !replaced {
+		case a.install(old, inst):
 			a.restarts.Add(1)
-			a.state.Store(int32(Running))
+		default: // a swap was quicker
+			if err := inst.stop(a.ctx); err != nil {
+				a.cfg.Logger.Warn("instance that is not needed did not stop cleanly", "plugin", a.cfg.Name, "error", err)
+			}
 		}
-		return
 	}
+	a.state.CompareAndSwap(int32(Restarting), int32(Running))
+	a.state.CompareAndSwap(int32(Quarantined), int32(Running))
 }
 
 // backoff counts a crash and waits before the next start; it reports false if there is to be none.
@@ -128,6 +181,9 @@ func (a *Actor) backoff() bool {
 		select {
 		case <-resume:
 			return true
+		case f := <-a.control: // a swap
+			f(nil)
+			return true
 		case <-a.ctx.Done():
 			return false
 		}
@@ -144,7 +200,7 @@ func (a *Actor) backoff() bool {
 func (a *Actor) Resume() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if State(a.state.Load()) != Quarantined {
+	if !a.state.CompareAndSwap(int32(Quarantined), int32(Restarting)) {
 		return false
 	}
 	a.crashes = a.crashes[:0]

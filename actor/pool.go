@@ -179,22 +179,23 @@ func (p *pool) release(t *parted) {
 	p.spare.Put(t)
 }
 
-// servePool takes parts until the actor is stopped; then what is left is given back.
+// servePool takes parts until the actor is stopped.
 func (w *worker) servePool(in chan part) {
-	p := w.a.pool
 	for {
 		select {
 		case x := <-in:
-			w.takePart(p, x)
+			w.takePart(w.a.pool, x)
 		case <-w.a.ctx.Done():
-			for {
-				select {
-				case x := <-in:
-					p.giveBack(x)
-				default:
-					return
-				}
-			}
+			return
+		}
+	}
+}
+
+// returnAll gives back the parts that nobody will serve. It is called when no worker runs any more.
+func (p *pool) returnAll() {
+	for _, in := range append(p.own, p.shared) {
+		for len(in) > 0 {
+			p.giveBack(<-in)
 		}
 	}
 }

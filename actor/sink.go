@@ -229,9 +229,7 @@ func (l *lent) settled(_ *sink.Batch, i int, err error) {
 	if len(l.report) > 0 {
 		detail = &loop.Detail{Exceptions: l.report}
 	}
-	if last := l.d.Batch.Return(); last || detail != nil {
-		l.d.Lane.Report(l.d.Unit, last, detail)
-	}
+	giveBack(&l.d, detail)
 	l.d.Lane.Done(&l.d)
 }
 

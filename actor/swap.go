@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
+	"github.com/penstock-dev/penstock/internal/mutate"
 	"github.com/penstock-dev/penstock/loop"
 	"github.com/penstock-dev/penstock/plugin"
 )
@@ -40,6 +42,9 @@ type swap struct {
 //
 // Swap fails with [ErrSwapping] while another swap is under way, and with ctx's error when that ends first.
 func (a *Actor) Swap(ctx context.Context, v Version) (Swapped, error) {
+	if s := State(a.state.Load()); s == Idle || s == Stopped {
+		return Swapped{}, fmt.Errorf("plugin %q is %v: swap it while it runs", a.cfg.Name, s)
+	}
 	s := &swap{quiet: make(chan struct{}, len(a.lanes))}
 	a.mu.Lock()
 	if a.swap != nil {
@@ -47,7 +52,7 @@ func (a *Actor) Swap(ctx context.Context, v Version) (Swapped, error) {
 		return Swapped{}, fmt.Errorf("plugin %q: %w", a.cfg.Name, ErrSwapping)
 	}
 	a.swap = s
-	old := a.inst
+	old := a.current()
 	a.mu.Unlock()
 	defer func() {
 		a.mu.Lock()
@@ -60,7 +65,7 @@ func (a *Actor) Swap(ctx context.Context, v Version) (Swapped, error) {
 	}
 	_, stateful := old.handler.(plugin.Exporter)
 	how := Swapped{From: old.version, To: v.Name, Stateful: stateful || a.cfg.Order}
-	if how.Stateful {
+	if how.Stateful && State(a.state.Load()) != Quarantined { // one that has crashed has no state to carry over, and is at nothing
 		err = a.exchange(ctx, s, next, v, &how)
 	} else {
 		err = a.handOver(ctx, s, next, v, &how)
@@ -84,9 +89,7 @@ func (a *Actor) handOver(ctx context.Context, s *swap, next *instance, v Version
 	for _, l := range a.lanes { // what the old one holds ends within v.Drain
 		l.Post(loop.Unpause, &loop.Detail{Epoch: next.epoch, After: loop.TicksOf(v.Drain)})
 	}
-	if err := old.stop(ctx); err != nil {
-		a.cfg.Logger.Warn("replaced version did not stop cleanly", "plugin", a.cfg.Name, "version", old.version, "error", err)
-	}
+	a.retire(ctx, old)
 	return nil
 }
 
@@ -116,16 +119,14 @@ func (a *Actor) exchange(ctx context.Context, s *swap, next *instance, v Version
 		return err
 	}
 	resume(next.epoch)
-	if err := old.stop(ctx); err != nil {
-		a.cfg.Logger.Warn("replaced version did not stop cleanly", "plugin", a.cfg.Name, "version", old.version, "error", err)
-	}
+	a.retire(ctx, old)
 	return nil
 }
 
 // transfer carries the state of one instance over to another.
 func transfer(ctx context.Context, old, next *instance) error {
 	from, ok := old.handler.(plugin.Exporter)
-	if !ok || old.crashed {
+	if !ok || old.crashed.Load() {
 		return nil
 	}
 	to, ok := next.handler.(plugin.Importer)
@@ -151,44 +152,71 @@ func (a *Actor) replace(ctx context.Context, next *instance, v Version, before f
 		err error
 	}
 	answered := make(chan answer, 1)
+	var claimed atomic.Bool // by change, or by who waits for it no longer
 	change := func(*worker) {
-		at := a.cfg.Clock.Now()
-		if ctx.Err() != nil { // nobody waits for it any more
-			answered <- answer{err: context.Cause(ctx)}
+		if !claimed.CompareAndSwap(false, true) {
 			return
 		}
-		old := a.current()
+		x := answer{old: a.current(), at: a.cfg.Clock.Now()}
 		if before != nil {
-			if err := before(old); err != nil {
-				answered <- answer{err: err}
-				return
-			}
+			x.err = before(x.old)
 		}
-		a.mu.Lock()
-		a.inst = next
-		a.cfg.New, a.cfg.Version = v.New, v.Name
-		a.mu.Unlock()
-		answered <- answer{old: old, at: at}
+		if x.err == nil {
+			a.mu.Lock()
+			if !mutate.On(mutate.OldVersionServes) {
+				a.inst.Store(next)
+			}
+			a.cfg.New, a.cfg.Version = v.New, v.Name
+			close(x.old.over)
+			a.mu.Unlock()
+		}
+		answered <- x
 	}
-	quarantined := State(a.state.Load()) == Quarantined
-	if quarantined { // its worker waits; it finds the new instance when it is let go
+	if State(a.state.Load()) == Quarantined { // its worker waits; it finds the new instance when it is let go
 		change(nil)
-		a.state.Store(int32(Running))
 		a.endQuarantine()
 	} else {
 		select {
 		case a.control <- change:
 		case <-ctx.Done():
-			return nil, time.Time{}, fmt.Errorf("its worker is busy: %w", context.Cause(ctx))
 		case <-a.ctx.Done():
-			return nil, time.Time{}, ErrStopped
 		}
 	}
 	select {
 	case x := <-answered:
 		return x.old, x.at, x.err
+	case <-ctx.Done():
 	case <-a.ctx.Done():
+	}
+	if !claimed.CompareAndSwap(false, true) { // it is at it
+		x := <-answered
+		return x.old, x.at, x.err
+	}
+	if a.ctx.Err() != nil {
 		return nil, time.Time{}, ErrStopped
+	}
+	return nil, time.Time{}, fmt.Errorf("its worker is busy: %w", context.Cause(ctx))
+}
+
+// retire stops an instance that has been replaced, when no worker is at it any more.
+func (a *Actor) retire(ctx context.Context, old *instance) {
+	stop := func() {
+		old.busy.Wait()
+		if err := old.stop(context.WithoutCancel(ctx)); err != nil {
+			a.cfg.Logger.Warn("replaced version did not stop cleanly", "plugin", a.cfg.Name, "version", old.version, "error", err)
+		}
+	}
+	if a.pool == nil {
+		stop()
+		return
+	}
+	stopped := make(chan struct{})
+	if !a.spawn(func() { stop(); close(stopped) }) {
+		return // its workers end, and the actor stops the new one only: Stop was not promised while the old one served
+	}
+	select {
+	case <-stopped:
+	case <-ctx.Done():
 	}
 }
 

@@ -66,7 +66,7 @@ func (s *watched) look(now time.Time) {
 // page is a private copy of the message in hand: strict mode.
 type page struct {
 	copy  *arena.StrictPage
-	frame arena.Frame
+	frame [1]arena.Frame
 	buf   []byte
 }
 
@@ -79,7 +79,7 @@ func (w *worker) seal(i int) {
 	j := w.index(i)
 	k, h, payload := b.Key(j), b.Headers(j), b.Payload(j)
 	p.buf = append(append(append(p.buf[:0], k...), h...), payload...)
-	p.frame = arena.Frame{
+	p.frame[0] = arena.Frame{
 		KeyLen: uint32(len(k)), HdrOff: uint32(len(k)), HdrLen: uint32(len(h)), Off: uint32(len(k) + len(h)), Len: uint32(len(payload)),
 	}
 	copied, err := w.a.cfg.Arena.StrictCopy(p.buf)
@@ -87,12 +87,13 @@ func (w *worker) seal(i int) {
 		panic(fmt.Errorf("strict mode: %w", err))
 	}
 	p.copy = copied
-	w.msg.Show(key, copied.Bytes(), &p.frame)
+	w.msg.Show(key, copied.Bytes(), p.frame[:])
 }
 
 func (w *worker) unseal() {
 	if w.strict != nil && w.strict.copy != nil {
 		w.strict.copy.Revoke()
 		w.strict.copy = nil
+		w.msg.Open(key, w.d.Batch, w.index(w.pos))
 	}
 }

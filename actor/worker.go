@@ -3,10 +3,12 @@ package actor
 import (
 	"context"
 	"errors"
+	"maps"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
 
+	"github.com/penstock-dev/penstock/internal/mutate"
 	"github.com/penstock-dev/penstock/loop"
 	"github.com/penstock-dev/penstock/plugin"
 )
@@ -19,13 +21,15 @@ type worker struct {
 	msg     plugin.Message
 	batch   plugin.Messages
 	at      func(int) *plugin.Message
+	own     loop.Delivery // mode actor: the delivery in hand
 	d       *loop.Delivery
 	pick    []uint32
 	pos     int // place in the delivery of the message in hand
 	emits   emitter
-	blocked map[uint64]struct{} // keys of which a message is not done with
+	blocked map[laneKey]struct{} // keys of which a message is not done with
 	report  []loop.Exception
 	touched bool // the message in hand was held, or has emitted
+	inBatch bool // HandleBatch is under way
 	call    *callContext
 	strict  *page
 	pins    pins
@@ -39,13 +43,19 @@ type worker struct {
 	seen      watched
 }
 
+// laneKey is a key of one loop's messages: order is by source and key, and each loop says by itself when a key goes on.
+type laneKey struct {
+	lane *loop.Lane
+	hash uint64
+}
+
 const (
 	attendWatch uint32 = 1 << iota // say exactly where you are, and do not keep reports back
 	attendUsed                     // the context of this call has been handed on
 )
 
 func newWorker(a *Actor) *worker {
-	w := &worker{a: a, blocked: map[uint64]struct{}{}}
+	w := &worker{a: a, blocked: map[laneKey]struct{}{}}
 	w.at = w.message
 	w.emits.w = w
 	w.seen.w = w
@@ -63,13 +73,22 @@ func (w *worker) renew() {
 
 // serve takes deliveries until the actor is stopped.
 func (w *worker) serve() {
+	done := w.a.ctx.Done()
 	for {
+		if len(w.a.control) == 0 { // while deliveries wait, a look costs less than a select
+			select {
+			case w.own = <-w.a.mailbox:
+				w.take(&w.own)
+				continue
+			default:
+			}
+		}
 		select {
-		case d := <-w.a.mailbox:
-			w.take(&d)
+		case w.own = <-w.a.mailbox:
+			w.take(&w.own)
 		case f := <-w.a.control:
 			f(w)
-		case <-w.a.ctx.Done():
+		case <-done:
 			return
 		}
 	}
@@ -84,18 +103,30 @@ func (w *worker) take(d *loop.Delivery) {
 	}
 	if d.Batch != nil {
 		w.handle(d, pick)
-		detail := w.detail()
-		if last := d.Batch.Return(); last || detail != nil {
-			d.Lane.Report(d.Unit, last, detail)
-		}
+		giveBack(d, w.detail())
 	}
 	d.Lane.Done(d)
+}
+
+// giveBack reports detail, if there is something to report, and returns the batch. A report goes out before the return: were it after,
+// another borrower could be the last one meanwhile, and the loop would settle the batch without having heard of the exceptions.
+func giveBack(d *loop.Delivery, detail *loop.Detail) {
+	if detail != nil && d.Batch.Borrowers() > 1 {
+		d.Lane.Report(d.Unit, false, detail)
+		detail = nil
+	}
+	if d.Batch.Return() {
+		d.Lane.Report(d.Unit, true, detail)
+	}
 }
 
 // letGo ends the keeping back of keys. A delivery that is only about keys is answered, so that the loop knows what had been kept back.
 func (w *worker) letGo(d *loop.Delivery, keys []uint64) {
 	for _, h := range keys {
-		delete(w.blocked, h)
+		delete(w.blocked, laneKey{d.Lane, h})
+		if mutate.On(mutate.KeysOfAllLanes) {
+			maps.DeleteFunc(w.blocked, func(k laneKey, _ struct{}) bool { return k.hash == h })
+		}
 	}
 	if d.Batch == nil && len(keys) > 0 {
 		d.Lane.Post(loop.Resumed, &loop.Detail{Keys: keys})
@@ -111,18 +142,18 @@ func (w *worker) handle(d *loop.Delivery, pick []uint32) {
 		}
 	}
 	w.d, w.pick = d, pick
-	w.inst = w.a.current()
+	w.enter()
 	w.msg.Describe(key, w, d.Lane.Stream(d.Stream), int(d.Attempt))
 	w.msg.Open(key, d.Batch, 0)
 	delivery := (w.progress.Load()>>20 + 1) << 20
 	for i := 0; i < n; {
-		w.progress.Store(delivery | uint64(i)<<1 | 1)
-		if w.a.ctx.Err() != nil {
+		if w.a.stopping.Load() {
 			w.revokeFrom(i, n)
 			break
 		}
 		var p *plugin.PanicError
-		if w.inst.batch != nil && n-i > 1 && len(w.blocked) == 0 {
+		if w.inst.batch != nil && n-i > 1 && !w.a.cfg.Order { // in order, one verdict decides whether the next message is shown
+			w.progress.Store(delivery | uint64(i)<<1 | 1)
 			i, p = w.callBatch(i, n)
 		} else {
 			i, p = w.callEach(i, n, delivery)
@@ -130,9 +161,7 @@ func (w *worker) handle(d *loop.Delivery, pick []uint32) {
 		if p != nil {
 			w.failed(i, p)
 			i++
-			w.flush()
-			w.a.crash(w.inst, p)
-			w.inst = w.a.current()
+			w.crash(p)
 		}
 	}
 	w.msg.Shut(key)
@@ -141,6 +170,7 @@ func (w *worker) handle(d *loop.Delivery, pick []uint32) {
 		w.attend()
 		w.attention.And(^attendWatch)
 	}
+	w.leave()
 	w.d, w.pick = nil, nil
 }
 
@@ -156,42 +186,74 @@ func (w *worker) index(i int) int {
 func (w *worker) callEach(i, n int, delivery uint64) (at int, p *plugin.PanicError) {
 	defer func() {
 		if v := recover(); v != nil {
-			at, p = w.pos, &plugin.PanicError{Value: v, Stack: debug.Stack()}
+			p = &plugin.PanicError{Value: v, Stack: debug.Stack()}
+			if at = w.pos; w.pick == nil {
+				at = w.msg.Index(key)
+			}
 		}
 	}()
-	h := w.inst.handler
-	exact := n <= 16 || w.a.cfg.Strict
+	h, strict := w.inst.handler, w.a.cfg.Strict
+	between := roughly // messages between two words of progress, less one
+	if n <= few || strict {
+		between = 0
+	}
+	plain := w.pick == nil && !strict && len(w.blocked) == 0
+	w.progress.Store(delivery | uint64(i)<<1 | 1)
 	var ctx context.Context = w.call
 	for ; i < n; i++ {
-		w.pos = i
-		if exact || i&7 == 0 {
+		if i&between == 0 && i > 0 {
 			w.progress.Store(delivery | uint64(i)<<1 | 1)
 		}
 		if w.attention.Load() != 0 {
-			exact = w.attend() || exact
+			if w.attend() {
+				between = 0
+				w.progress.Store(delivery | uint64(i)<<1 | 1)
+			}
 			ctx = w.call
 		}
-		w.msg.Next(key, w.index(i))
-		if len(w.blocked) > 0 && w.keptBack(i) {
+		if plain {
+			w.msg.Next(key, i)
+		} else if !w.show(i) {
 			continue
-		}
-		if w.a.cfg.Strict {
-			w.seal(i)
 		}
 		err := h.Handle(ctx, &w.msg)
 		if err != nil || w.touched {
 			w.verdict(i, err)
+			plain = plain && len(w.blocked) == 0
 		}
-		if w.a.cfg.Strict {
+		if strict {
 			w.unseal()
 		}
 	}
 	return n, nil
 }
 
+// How exact the word of progress is until the watch asks for more: a store that others must see costs more than a small handler.
+const (
+	few     = 16 // messages of a delivery that are always told one by one
+	roughly = 63 // of a longer one: messages between two words, less one
+)
+
+// show points the worker's message at message i, unless its key is kept back.
+func (w *worker) show(i int) bool {
+	w.pos = i
+	if w.a.cfg.Strict {
+		w.msg.Open(key, w.d.Batch, w.index(i)) // the message before was a private copy
+	} else {
+		w.msg.Next(key, w.index(i))
+	}
+	if len(w.blocked) > 0 && w.keptBack(i) {
+		return false
+	}
+	if w.a.cfg.Strict {
+		w.seal(i)
+	}
+	return true
+}
+
 // callBatch calls HandleBatch for the messages from i on.
 func (w *worker) callBatch(i, n int) (at int, p *plugin.PanicError) {
-	w.pos = i
+	w.pos, w.inBatch = i, true
 	w.batch.Bind(key, n-i, func(j int) *plugin.Message { return w.at(i + j) })
 	err := func() (err error) {
 		defer func() {
@@ -202,35 +264,44 @@ func (w *worker) callBatch(i, n int) (at int, p *plugin.PanicError) {
 		}()
 		return w.inst.batch.HandleBatch(w.call, &w.batch)
 	}()
+	w.inBatch, w.touched = false, false
+	w.unseal()
+	w.pins.release()
 	if w.attention.Load() != 0 {
 		w.attend()
 	}
+	for j := i; j < n; j++ { // first, since a commit releases whatever has not been discarded
+		if w.batch.Verdict(key, j-i, err) != nil {
+			w.emits.discard(uint32(w.index(j)))
+		}
+	}
 	for j := i; j < n; j++ {
 		w.message(j)
-		verdict := w.batch.Verdict(key, j-i, err)
-		if verdict != nil || w.emits.dirty() || w.msg.Held(key) != nil {
+		if verdict := w.batch.Verdict(key, j-i, err); verdict != nil || w.emits.dirty() {
 			w.verdict(j, verdict)
 		}
 	}
 	if p != nil { // the whole batch failed with it; which message it was nobody knows
-		w.flush()
-		w.a.crash(w.inst, p)
-		w.inst = w.a.current()
+		w.crash(p)
 	}
 	return n, nil
 }
 
 // message points the worker's message at message i of the delivery.
 func (w *worker) message(i int) *plugin.Message {
+	w.unseal()
 	w.pos = i
 	w.msg.Next(key, w.index(i))
+	if w.inBatch && w.a.cfg.Strict {
+		w.seal(i)
+	}
 	return &w.msg
 }
 
 // keptBack reports message i as deferred if its key is not done with.
 func (w *worker) keptBack(i int) bool {
 	h := w.hash(i)
-	if _, ok := w.blocked[h]; !ok || h == 0 {
+	if _, ok := w.blocked[laneKey{w.d.Lane, h}]; !ok || h == 0 {
 		return false
 	}
 	w.report = append(w.report, loop.Exception{Index: uint32(w.index(i)), What: loop.Deferred})
@@ -251,7 +322,7 @@ func (w *worker) verdict(i int, err error) {
 	held := w.takeHeld()
 	if held != nil {
 		w.holdBack(i)
-		w.emits.discard(uint32(w.index(i)))
+		w.emits.giveTo(held, uint32(w.index(i)))
 		if err != nil {
 			_ = held.Resolve(err) // not yet known to the loop: it cannot have lapsed, but the handler may have given a verdict itself
 		}
@@ -262,7 +333,11 @@ func (w *worker) verdict(i int, err error) {
 		w.emits.commit()
 		return
 	}
-	w.emits.discard(uint32(w.index(i)))
+	if mutate.On(mutate.EmitsOnFailure) {
+		w.emits.commit()
+	} else {
+		w.emits.discard(uint32(w.index(i)))
+	}
 	e := loop.Exception{Index: uint32(w.index(i)), Cause: err}
 	switch kind, after := plugin.Classify(err); kind {
 	case plugin.KindReject:
@@ -278,26 +353,24 @@ func (w *worker) verdict(i int, err error) {
 
 // failed records that message i made the handler panic.
 func (w *worker) failed(i int, p *plugin.PanicError) {
-	if held := w.takeHeld(); held != nil {
-		w.holdBack(i)
-		_ = held.Resolve(p)
-		w.reportHeld(i, held)
-		w.emits.discard(uint32(w.index(i)))
+	if mutate.On(mutate.KeysForgotten) {
+		defer clear(w.blocked)
+	}
+	if mutate.On(mutate.PanicAcked) {
+		w.verdict(i, nil)
 		return
 	}
-	w.verdict(i, p)
-	if w.strict != nil {
-		w.unseal()
-	}
+	w.verdict(i, p) // a hold takes the panic as its verdict
+	w.unseal()
 }
 
 // holdBack keeps later messages of message i's key from the handler, until the loop says otherwise.
 func (w *worker) holdBack(i int) {
-	if !w.a.cfg.Order {
+	if !w.a.cfg.Order || mutate.On(mutate.KeyNotHeldBack) {
 		return
 	}
 	if h := w.hash(i); h != 0 {
-		w.blocked[h] = struct{}{}
+		w.blocked[laneKey{w.d.Lane, h}] = struct{}{}
 	}
 }
 
@@ -356,7 +429,11 @@ func (w *worker) revoke(d *loop.Delivery, pick []uint32) {
 		pick = s.Pick
 	}
 	w.d, w.pick = d, pick
-	w.revokeFrom(0, d.Len())
+	n := d.Len()
+	if pick != nil {
+		n = len(pick)
+	}
+	w.revokeFrom(0, n)
 	w.flush()
 	w.d, w.pick = nil, nil
 }

@@ -1,5 +1,11 @@
 package loop
 
+import (
+	"slices"
+
+	"github.com/penstock-dev/penstock/internal/mutate"
+)
+
 // consumer is a plugin or a sink, as one source's core sees it.
 type consumer struct {
 	Consumer
@@ -42,6 +48,9 @@ func (k *consumer) init(id ConsumerID, cfg Consumer, counts *ConsumerCounts) {
 // hasCredit says whether its mailbox has room. One delivery always fits, however large.
 func (k *consumer) hasCredit() bool {
 	out := k.sent - k.taken
+	if mutate.On(mutate.CreditOverrun) {
+		return out <= uint64(k.Items)
+	}
 	return out == 0 || out < uint64(k.Items) && k.sentBytes-k.takenBytes < k.Bytes
 }
 
@@ -59,12 +68,14 @@ func (k *consumer) open() bool { return !k.paused && k.gates == 0 && k.unburied 
 func (c *Core) enqueue(k *consumer, u *unit) {
 	k.queue.push(u)
 	k.queued += u.bytes
-	if k.Overflow == DropOldest {
+	if k.Overflow == DropOldest || mutate.On(mutate.DropFromBlocking) {
 		for k.queued > k.Mailbox && k.queue.len() > 1 {
 			old := k.queue.pop()
 			k.queued -= old.bytes
 			k.counts.Dropped += uint64(old.n)
-			c.giveUpTurn(old)
+			if !mutate.On(mutate.DropKeepsBatch) {
+				c.giveUpTurn(old)
+			}
 		}
 	}
 	c.gauge(k)
@@ -79,12 +90,15 @@ func (c *Core) giveUpTurn(u *unit) {
 
 // pump delivers to k what is owed to it, as far as its credit goes.
 func (c *Core) pump(k *consumer) {
-	for k.pending() && k.open() && k.hasCredit() {
+	for k.pending() && k.open() && k.hasCredit() && !c.gaveUp {
 		switch {
 		case k.ready.len() > 0:
 			c.lend(k, k.ready.pop())
 		case len(k.resume) > 0:
 			c.deliver(k, Delivery{Special: &Special{Resume: k.resume}})
+			if mutate.On(mutate.ResumeUnanswered) {
+				c.resumeUnanswered(k)
+			}
 			k.resume = nil
 		default:
 			u := k.queue.pop()
@@ -127,6 +141,9 @@ func (c *Core) lend(k *consumer, s *unit) {
 		special.Resume, s.cleared = []uint64{s.hash}, true
 	}
 	k.counts.Delivered++
+	if mutate.On(mutate.RetryToAnother) {
+		k = c.another(k, s)
+	}
 	c.deliver(k, Delivery{Batch: s.batch, Unit: s.id, Stream: s.stream, Attempt: s.attempt, Bytes: s.bytes, Special: special})
 }
 
@@ -139,7 +156,7 @@ func (c *Core) deliver(k *consumer, d Delivery) {
 
 // want asks to be told when k has taken level deliveries.
 func (c *Core) want(k *consumer, level uint64) {
-	if k.taken >= level || k.wanted == level {
+	if k.taken >= level || k.wanted == level || mutate.On(mutate.CreditNotAsked) {
 		return
 	}
 	k.wanted = level
@@ -161,7 +178,7 @@ func (c *Core) credit(k *consumer, items uint64, bytes int64) {
 // makeReady puts a lone message among those to be delivered first; at once, or when it has come back.
 func (c *Core) makeReady(k *consumer, s *unit) {
 	s.state = soloReady
-	if !s.out {
+	if !s.out || mutate.On(mutate.SoloTwice) {
 		k.ready.push(s)
 	}
 }
@@ -182,6 +199,9 @@ func (c *Core) gauge(k *consumer) {
 		p := &c.cons[id]
 		if over {
 			p.gates++
+			continue
+		}
+		if mutate.On(mutate.GateStuck) {
 			continue
 		}
 		if p.gates--; p.gates == 0 {
@@ -206,6 +226,11 @@ func (c *Core) unpause(k *consumer, d *Detail) {
 	if d.Epoch > k.epoch {
 		k.epoch = d.Epoch
 		c.limitHolds(k, d.After)
+		if mutate.On(mutate.SwapReverses) {
+			for _, q := range k.keys {
+				slices.Reverse(q.waiting)
+			}
+		}
 	} else {
 		c.wheel.remove(&k.pauseTimer)
 	}
@@ -222,11 +247,11 @@ func (c *Core) checkQuiet(k *consumer) {
 	if !k.paused || k.quiet {
 		return
 	}
-	if k.sent != k.taken {
+	if k.sent != k.taken && !mutate.On(mutate.QuietWithMail) {
 		c.want(k, k.sent)
 		return
 	}
-	if len(k.holds) > 0 {
+	if len(k.holds) > 0 && !mutate.On(mutate.QuietWithHolds) {
 		return
 	}
 	k.quiet = true

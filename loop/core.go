@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/mutate"
 )
 
 // ErrLapsed is the cause of an attempt that ended because the lease of its hold ran out.
@@ -36,6 +37,7 @@ type Core struct {
 	lost  Ticks // how far the core's time is behind the driver's, for late ticks
 
 	parts map[uint32]*partition
+	nodes *node // for reuse
 	links map[uint64][]*unit
 
 	flow     flow
@@ -73,7 +75,6 @@ func New(cfg Config) *Core {
 // Step takes one event and returns what is to be done, in order. The effects are valid until the next Step. Detail, and the batches that
 // the event brings, belong to the core from now on.
 func (c *Core) Step(ev *Event) []Effect {
-	clear(c.effects)
 	c.effects, c.receipts = c.effects[:0], c.receipts[:0]
 	switch ev.Kind {
 	case Arrived:
@@ -153,13 +154,13 @@ func (c *Core) arrived(b *arena.Batch) {
 	u.root = true
 	c.counts.Accepted += uint64(u.n)
 	c.flow.arrived(u.n, u.bytes)
-	c.partition(b.Partition).append(u)
+	c.place(c.partition(b.Partition), u)
 	c.spread(u)
 }
 
 // emitted makes a unit of what a consumer emitted. A unit with parents counts among what its parent unit still waits for.
 func (c *Core) emitted(parent *unit, from ConsumerID, e *Emit) {
-	if e.Batch.Len() == 0 {
+	if e.Batch.Len() == 0 || c.gaveUp {
 		c.effect(Free).Batch = e.Batch
 		return
 	}
@@ -168,7 +169,11 @@ func (c *Core) emitted(parent *unit, from ConsumerID, e *Emit) {
 	c.cons[from].counts.Emitted += uint64(u.n)
 	if parent != nil {
 		u.parent = parent
-		parent.whole++
+		if mutate.On(mutate.SettleBeforeChild) {
+			u.parent = nil
+		} else {
+			parent.whole++
+		}
 	}
 	c.spread(u)
 }
@@ -183,6 +188,9 @@ func (c *Core) spread(u *unit) {
 	}
 	u.whole = 1
 	u.batch.Lend(len(consumers))
+	if mutate.On(mutate.ReleaseEarly) && len(consumers) > 1 {
+		u.batch.Lend(len(consumers) - 1)
+	}
 	for _, id := range consumers {
 		c.enqueue(&c.cons[id], u)
 	}
@@ -194,11 +202,14 @@ func (c *Core) spread(u *unit) {
 // outcome hears what one consumer says of one delivery.
 func (c *Core) outcome(ev *Event) {
 	u := c.unit(ev.Unit)
-	if u == nil {
+	if u == nil { // reported twice, or after the last borrower: what it brings belongs to nobody
+		c.discard(ev.Detail)
 		return
 	}
 	k := &c.cons[ev.Consumer]
-	if d := ev.Detail; d != nil {
+	if c.gaveUp {
+		c.tooLate(ev.Consumer, ev.Detail)
+	} else if d := ev.Detail; d != nil {
 		for i := range d.Emits {
 			c.emitted(u, ev.Consumer, &d.Emits[i])
 		}
@@ -210,6 +221,21 @@ func (c *Core) outcome(ev *Event) {
 		c.returned(u)
 	}
 	c.pump(k)
+}
+
+// discard frees the batches of a report that counts no longer.
+func (c *Core) discard(d *Detail) {
+	if d == nil {
+		return
+	}
+	for i := range d.Emits {
+		c.effect(Free).Batch = d.Emits[i].Batch
+	}
+	for i := range d.Exceptions {
+		if into := d.Exceptions[i].Into; into != nil {
+			c.effect(Free).Batch = into
+		}
+	}
 }
 
 // returned hears that the last borrower of a unit's batch will not touch it again.
@@ -243,7 +269,7 @@ func (c *Core) finish(k *consumer, s *unit, resumed bool) {
 }
 
 func (c *Core) tick(now Ticks) {
-	if late := now - c.armed; c.armed != 0 && late > c.cfg.Late {
+	if late := now - c.armed; c.armed != 0 && late > c.cfg.Late && !mutate.On(mutate.LateTickLapses) {
 		c.lost += late
 	}
 	c.wheel.advance(now-c.lost, c.fire)
@@ -259,7 +285,7 @@ func (c *Core) fire(t *timer) {
 	case timerDrain:
 		c.giveUp()
 	case timerWindow:
-		c.widen()
+		c.resize()
 	}
 }
 
@@ -304,14 +330,14 @@ func (c *Core) drain(after Ticks) {
 }
 
 func (c *Core) checkDrained() {
-	if c.draining && !c.drained && c.live == 0 {
+	if c.draining && !c.drained && (c.live == 0 || mutate.On(mutate.DrainTooSoon) && c.live == 1) {
 		c.drained = true
 		c.wheel.remove(&c.deadline)
 		c.effect(Drained)
 	}
 }
 
-// giveUp returns what is left to the source: time is up. What consumers still say is heard, for memory's sake, but settles nothing.
+// giveUp returns what is left to the source: time is up.
 func (c *Core) giveUp() {
 	if c.drained {
 		return
@@ -321,5 +347,6 @@ func (c *Core) giveUp() {
 	for _, id := range sortedKeys(c.parts) {
 		c.giveBack(id, c.parts[id])
 	}
+	c.abandon()
 	c.effect(Drained).Count = int(c.counts.Returned - before)
 }

@@ -1,5 +1,10 @@
 package loop
 
+import (
+	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/mutate"
+)
+
 // partition keeps, for one partition of the source, what has arrived and is not all settled, in order; and the cursor, the end of the
 // contiguous settled prefix.
 //
@@ -22,7 +27,7 @@ type node struct {
 	receipt    uint64 // the last one of a settled run
 	part       *partition
 	epoch      uint32
-	done       []uint64 // a bit for each settled message; nil while there is none
+	done       []uint64 // a bit for each settled message; empty while there is none
 	prefix     int      // messages settled from the start
 }
 
@@ -43,24 +48,32 @@ func (c *Core) assign(id, epoch uint32) {
 // revoke ends an assignment. What is under way finishes, and settles nothing.
 func (c *Core) revoke(id uint32) { c.partition(id).revoked = true }
 
-func (p *partition) append(u *unit) {
+func (c *Core) place(p *partition, u *unit) {
 	if u.batch.Epoch != p.epoch { // of an assignment that had ended when it arrived: it has no place in this one
 		p = &partition{epoch: u.batch.Epoch, revoked: true}
 	}
-	n := &node{unit: u, part: p, epoch: u.batch.Epoch, prev: p.last}
+	n := c.newNode()
+	*n = node{unit: u, part: p, epoch: u.batch.Epoch, prev: p.last, done: n.done[:0]}
 	if p.last == nil {
 		p.first = n
 	} else {
 		p.last.next = n
 	}
 	p.last = n
-	u.node = n
+	u.node, u.part = n, p
 }
 
-// lives says whether what n holds may still be settled.
-func (c *Core) lives(n *node, id uint32) bool {
-	p := n.part
-	return !c.gaveUp && !p.revoked && c.parts[id] == p && n.epoch == p.epoch
+func (c *Core) newNode() *node {
+	if n := c.nodes; n != nil {
+		c.nodes = n.next
+		return n
+	}
+	return &node{}
+}
+
+// lives says whether a message of b, which has its place in p, may still be settled.
+func (c *Core) lives(p *partition, b *arena.Batch) bool {
+	return !c.gaveUp && (!p.revoked || mutate.On(mutate.RevokedSettles)) && c.parts[b.Partition] == p && b.Epoch == p.epoch
 }
 
 // settleWhole settles every message of a root unit that is not open.
@@ -75,9 +88,9 @@ func (c *Core) settleWhole(u *unit) {
 	}
 	from := len(c.receipts)
 	bytes := int64(0)
-	n.done = make([]uint64, (u.n+63)/64)
+	n.done = zeroed(n.done, (u.n+63)/64)
 	for i := range u.n {
-		if !u.isOpen(i) {
+		if !u.isOpen(i) || mutate.On(mutate.DoubleSettle) {
 			n.done[i/64] |= 1 << (i % 64)
 			bytes += frameBytes(&b.Frames[i])
 			c.receipts = append(c.receipts, b.Receipts[i])
@@ -113,9 +126,9 @@ func (c *Core) settled(messages int, bytes int64) {
 // tell reports receipts and cursor to the source. For an assignment that has ended it says nothing to the source, but it does say that
 // memory and window are free.
 func (c *Core) tell(u *unit, receipts []uint64, bytes int64) {
-	p := u.node.part
+	p := u.part
 	s := Settlement{Partition: u.batch.Partition, Epoch: u.batch.Epoch, Messages: len(receipts), Bytes: bytes}
-	if c.lives(u.node, u.batch.Partition) {
+	if c.lives(p, u.batch) {
 		s.Receipts, s.Cursor, s.HasCursor = receipts, p.cursor, p.hasCursor
 	} else {
 		s.Void = true
@@ -125,19 +138,24 @@ func (c *Core) tell(u *unit, receipts []uint64, bytes int64) {
 
 // closeNode makes u's place a settled run, and joins it with settled neighbours.
 func (c *Core) closeNode(u *unit) {
-	n := u.node
-	n.unit, n.done = nil, nil
+	n, p := u.node, u.node.part
+	n.unit, n.done = nil, n.done[:0]
 	n.receipt = u.batch.Receipts[u.n-1]
+	if mutate.On(mutate.CursorBackwards) {
+		n.receipt = u.batch.Receipts[0]
+	}
 	if prev := n.prev; prev != nil && prev.unit == nil && prev.epoch == n.epoch {
-		n.part.unlink(prev)
+		c.unlink(prev)
 	}
 	if next := n.next; next != nil && next.unit == nil && next.epoch == n.epoch {
-		n.part.unlink(n)
+		c.unlink(n)
 	}
-	c.advance(n.part)
+	c.advance(p)
 }
 
-func (p *partition) unlink(n *node) {
+// unlink takes n out of its partition, for reuse.
+func (c *Core) unlink(n *node) {
+	p := n.part
 	if n.prev == nil {
 		p.first = n.next
 	} else {
@@ -148,19 +166,21 @@ func (p *partition) unlink(n *node) {
 	} else {
 		n.next.prev = n.prev
 	}
+	*n = node{next: c.nodes, done: n.done}
+	c.nodes = n
 }
 
 // advance moves the cursor over what is settled without a hole.
 func (c *Core) advance(p *partition) {
 	for p.first != nil && p.first.unit == nil {
 		p.cursor, p.hasCursor = p.first.receipt, true
-		p.unlink(p.first)
+		c.unlink(p.first)
 	}
 	n := p.first
-	if n == nil || n.done == nil {
+	if n == nil || len(n.done) == 0 {
 		return
 	}
-	for n.prefix < n.unit.n && n.done[n.prefix/64]&(1<<(n.prefix%64)) != 0 {
+	for n.prefix < n.unit.n && (mutate.On(mutate.CommitOverHole) || n.done[n.prefix/64]&(1<<(n.prefix%64)) != 0) {
 		n.prefix++
 	}
 	if n.prefix > 0 {
@@ -168,15 +188,18 @@ func (c *Core) advance(p *partition) {
 	}
 }
 
-// giveBack returns to the source what is not settled of one partition.
+// giveBack returns to the source what is not settled of one partition. What is left of an assignment that has ended is not the source's.
 func (c *Core) giveBack(id uint32, p *partition) {
+	if p.revoked {
+		return
+	}
 	for n := p.first; n != nil; n = n.next {
 		if n.unit == nil {
 			continue
 		}
 		from := len(c.receipts)
 		for i, r := range n.unit.batch.Receipts {
-			if n.done == nil || n.done[i/64]&(1<<(i%64)) == 0 {
+			if len(n.done) == 0 || n.done[i/64]&(1<<(i%64)) == 0 || mutate.On(mutate.GiveBackSettled) {
 				c.receipts = append(c.receipts, r)
 			}
 		}

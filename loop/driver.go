@@ -7,6 +7,7 @@ import (
 
 	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/internal/clock"
+	"github.com/penstock-dev/penstock/internal/mutate"
 )
 
 // World is what a Driver acts upon. Its methods are called one at a time, by whichever goroutine is running the loop, and must not block.
@@ -33,6 +34,9 @@ type DriverConfig struct {
 	World      World
 	Clock      clock.Clock
 	Evacuation *arena.Account
+
+	Go      func(f func())                    // runs f soon, not within the call; nil: in a goroutine
+	Observe func(ev *Event, effects []Effect) // sees each step before its effects take place; nil: nobody does
 }
 
 // Driver runs a Core. It has no goroutine of its own: whoever posts an event while nobody runs the loop runs it, until no event is left
@@ -48,6 +52,8 @@ type Driver struct {
 	start   time.Time
 	evac    *arena.Account
 	gate    Gate
+	spawn   func(f func())
+	observe func(ev *Event, effects []Effect)
 
 	mu    sync.Mutex
 	inbox []Event
@@ -55,13 +61,17 @@ type Driver struct {
 	asks  []chan<- Counts
 
 	// only whoever runs the loop:
-	turn     []Event
-	timer    clock.Timer
-	timerAt  Ticks // when timer fires; 0 if it does not
-	deadline Ticks // when the core wants a Tick; 0 for never
-	squeezed bool  // messages wait for memory to be moved to
+	turn       []Event
+	timer      clock.Timer
+	timerAt    Ticks // when timer fires; 0 if it does not
+	deadline   Ticks // when the core wants a Tick; 0 for never
+	tick       Event // reused
+	tickDetail Detail
+	squeezed   bool // messages wait for memory to be moved to
+	awaiting   bool // evac will say when it has room
 
 	fired atomic.Bool // timer has fired
+	roomy atomic.Bool // evac has said so
 }
 
 // turnLength is how many events one goroutine works through before it gives the loop to another: a poster has work of its own.
@@ -71,8 +81,12 @@ const turnLength = 256
 func NewDriver(cfg DriverConfig) *Driver {
 	d := &Driver{
 		core: New(cfg.Core), graph: &cfg.Core.Graph, streams: map[string]StreamID{}, world: cfg.World,
-		clock: cfg.Clock, start: cfg.Clock.Now(), evac: cfg.Evacuation,
+		clock: cfg.Clock, start: cfg.Clock.Now(), evac: cfg.Evacuation, spawn: cfg.Go, observe: cfg.Observe,
 	}
+	if d.spawn == nil {
+		d.spawn = func(f func()) { go f() }
+	}
+	d.tick = Event{Kind: Tick, Detail: &d.tickDetail}
 	for i, s := range d.graph.Streams {
 		d.streams[s.Name] = StreamID(i)
 	}
@@ -145,7 +159,7 @@ func (d *Driver) run(budget int) {
 		d.mu.Unlock()
 		d.step()
 		if budget -= len(d.turn); budget <= 0 {
-			go d.run(turnLength)
+			d.spawn(func() { d.run(turnLength) })
 			return
 		}
 	}
@@ -156,16 +170,16 @@ func (d *Driver) step() {
 	if d.fired.Swap(false) {
 		d.timerAt = 0
 	}
-	timed := d.deadline != 0 || d.gate.full()
+	timed := false // a clean batch asks for no time
 	for i := range d.turn {
 		timed = timed || d.turn[i].Detail != nil
 	}
 	if timed {
-		d.apply(&Event{Kind: Tick, Detail: &Detail{Now: d.now()}})
+		d.tickDetail.Now = d.now()
+		d.apply(&d.tick)
 	}
-	if d.squeezed && d.evac.Room() {
-		d.squeezed = false
-		d.apply(&Event{Kind: Pressure, Detail: &Detail{}})
+	if d.squeezed {
+		d.relieve()
 	}
 	for i := range d.turn {
 		d.apply(&d.turn[i])
@@ -184,6 +198,9 @@ func (d *Driver) now() Ticks {
 
 func (d *Driver) apply(ev *Event) {
 	effects := d.core.Step(ev)
+	if d.observe != nil {
+		d.observe(ev, effects)
+	}
 	for i := range effects {
 		d.effect(&effects[i])
 	}
@@ -258,13 +275,40 @@ func (d *Driver) evacuate(b *arena.Batch, i int, into *arena.Batch) {
 	if !d.squeezed {
 		d.squeezed = true
 		d.Post(Event{Kind: Pressure, Detail: &Detail{On: true}})
-		d.evac.AfterRoom(func() { go d.wake() })
+		d.awaitRoom()
 	}
+}
+
+// relieve lets the source go on if there is memory again. Another may have taken what there was: then it waits anew.
+func (d *Driver) relieve() {
+	if d.roomy.Swap(false) {
+		d.awaiting = false
+	}
+	if d.evac.Room() {
+		d.squeezed = false
+		d.apply(&Event{Kind: Pressure, Detail: &Detail{}})
+		return
+	}
+	d.awaitRoom()
+}
+
+// awaitRoom has the loop woken when there is memory to be had. Whoever releases it may hold locks, so that runs apart from it.
+func (d *Driver) awaitRoom() {
+	if d.awaiting {
+		return
+	}
+	d.awaiting = true
+	d.evac.AfterRoom(func() {
+		d.roomy.Store(true)
+		d.spawn(d.wake)
+	})
 }
 
 // ShareOne makes into a batch of one message, message i of b, where it is; into has its own reference to the slab.
 func ShareOne(b *arena.Batch, i int, into *arena.Batch) {
-	b.Slab.Retain()
+	if !mutate.On(mutate.ShareUncounted) {
+		b.Slab.Retain()
+	}
 	into.Slab = b.Slab
 	into.Frames = append(into.Frames[:0], b.Frames[i])
 	if len(b.Hashes) > 0 {
@@ -325,6 +369,9 @@ func (g *Gate) init(w Window) {
 }
 
 func (g *Gate) full() bool {
+	if mutate.On(mutate.WindowIgnored) {
+		return false
+	}
 	return g.messages.Load() >= g.maxMsgs.Load() || g.bytes.Load() >= g.maxBytes.Load()
 }
 

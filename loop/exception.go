@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/mutate"
 )
 
 // except hears of one message of u that k has not simply acknowledged. It leaves its batch, if it is still in one.
@@ -37,7 +38,7 @@ func (c *Core) except(k *consumer, u *unit, e *Exception) {
 
 // again ends an attempt without success: another follows after a while, or the message is buried.
 func (c *Core) again(k *consumer, s *unit, after Ticks, cause error) {
-	if k.Retry.Attempts > 0 && int(s.attempt) >= k.Retry.Attempts {
+	if k.Retry.Attempts > 0 && int(s.attempt) >= k.Retry.Attempts && !mutate.On(mutate.AttemptsUnbounded) {
 		c.bury(k, s, cause)
 		return
 	}
@@ -47,7 +48,7 @@ func (c *Core) again(k *consumer, s *unit, after Ticks, cause error) {
 	if after == 0 {
 		after = c.backoff(&k.Retry, s.attempt)
 	}
-	if after == 0 {
+	if after == 0 || mutate.On(mutate.RetryTooEarly) {
 		c.makeReady(k, s)
 		return
 	}
@@ -83,6 +84,9 @@ func (c *Core) bury(k *consumer, s *unit, cause error) {
 	if root, i := s.origin(0); root != nil {
 		e.Letter.Partition, e.Letter.Receipt = root.batch.Partition, root.batch.Receipts[i]
 	}
+	if mutate.On(mutate.DeadBeforeDurable) {
+		c.finish(k, s, false)
+	}
 }
 
 // buried hears whether a dead letter is durable. If it is not, its plugin gets nothing more until a later try succeeds.
@@ -93,7 +97,7 @@ func (c *Core) buried(id UnitID, err error) {
 		return
 	}
 	k := &c.cons[s.consumer]
-	if err != nil {
+	if err != nil && !c.gaveUp && !mutate.On(mutate.BurialFailureIgnored) {
 		s.state = soloUnburied
 		if !s.stuck {
 			s.stuck = true
@@ -106,7 +110,9 @@ func (c *Core) buried(id UnitID, err error) {
 		s.stuck = false
 		k.unburied--
 	}
-	k.counts.Dead++
+	if err == nil {
+		k.counts.Dead++
+	}
 	c.finish(k, s, false)
 	c.pump(k)
 }
@@ -128,16 +134,14 @@ func (c *Core) heldVerdict(id ConsumerID, d *Detail) {
 	k := &c.cons[id]
 	s := k.holds[d.Token]
 	if s == nil {
-		for _, e := range d.Emits {
-			c.effect(Free).Batch = e.Batch
-		}
+		c.discard(d)
 		return
 	}
 	c.endHold(k, s)
 	for i := range d.Emits {
 		c.emitted(s, id, &d.Emits[i])
 	}
-	if d.Link != 0 {
+	if d.Link != 0 && !mutate.On(mutate.LinkEarly) {
 		s.whole++
 		c.links[d.Link] = append(c.links[d.Link], s)
 	}
@@ -152,7 +156,7 @@ func (c *Core) heldVerdict(id ConsumerID, d *Detail) {
 func (c *Core) endHold(k *consumer, s *unit) {
 	delete(k.holds, s.token)
 	c.wheel.remove(&s.timer)
-	s.handle = nil
+	s.handle, s.revoking = nil, false
 }
 
 func (c *Core) holdChanged(ev *Event) {
@@ -163,7 +167,7 @@ func (c *Core) holdChanged(ev *Event) {
 	}
 	switch ev.Kind {
 	case HoldExtended:
-		if s.state == soloHeld {
+		if s.state == soloHeld && !mutate.On(mutate.ExtendIgnored) {
 			c.wheel.remove(&s.timer)
 			c.wheel.add(&s.timer, c.wheel.now+ev.Detail.After)
 		}
@@ -180,6 +184,10 @@ func (c *Core) holdChanged(ev *Event) {
 func (c *Core) lapse(k *consumer, s *unit) {
 	c.wheel.remove(&s.timer)
 	s.state = soloLapsing
+	if mutate.On(mutate.LapseUnasked) {
+		c.lapsed(k, s)
+		return
+	}
 	e := c.effect(LapseHold)
 	e.Consumer, e.Token, e.Handle = k.id, s.token, s.handle
 }
@@ -189,15 +197,20 @@ func (c *Core) lapsed(k *consumer, s *unit) {
 	if s.state != soloLapsing {
 		return
 	}
+	revoked := s.revoking
 	c.endHold(k, s)
-	if s.revoking {
-		s.revoking = false
+	if revoked {
 		k.counts.Revoked++
 		k.redeliver++
-		s.attempt--
+		if s.attempt--; mutate.On(mutate.RevokedCounted) {
+			s.attempt++
+		}
 		c.makeReady(k, s)
 	} else {
 		k.counts.Lapsed++
+		if mutate.On(mutate.LapseUncounted) {
+			s.attempt--
+		}
 		c.again(k, s, 0, ErrLapsed)
 	}
 	c.pump(k)

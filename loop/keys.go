@@ -1,6 +1,10 @@
 package loop
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/penstock-dev/penstock/internal/mutate"
+)
 
 // keyQueue is a key, of one consumer, that has a message which is not done with. Later messages of the key wait in it.
 //
@@ -15,6 +19,9 @@ type keyQueue struct {
 
 // keepBack takes out of u the messages whose key is not done with, and returns those that are left; nil if that is all.
 func (c *Core) keepBack(k *consumer, u *unit) (pick []uint32) {
+	if mutate.On(mutate.BypassBlockedKey) {
+		return nil
+	}
 	hashes := u.batch.Hashes
 	kept := false
 	for i, h := range hashes {
@@ -44,7 +51,7 @@ func (c *Core) keepBack(k *consumer, u *unit) (pick []uint32) {
 // insert puts s where its arrival belongs. Most often that is the end.
 func (q *keyQueue) insert(s *unit) {
 	i := len(q.waiting)
-	for i > 0 && s.before(q.waiting[i-1]) {
+	for i > 0 && s.before(q.waiting[i-1]) && !mutate.On(mutate.InsertUnsorted) {
 		i--
 	}
 	q.waiting = slices.Insert(q.waiting, i, s)
@@ -99,6 +106,12 @@ func (c *Core) resumed(k *consumer, keys []uint64) {
 func (c *Core) drainKey(k *consumer, h uint64, q *keyQueue) {
 	delete(k.keys, h)
 	k.filter[h%filterSize]--
+	if mutate.On(mutate.ForgetDeferred) && len(q.waiting) > 1 {
+		q.waiting = q.waiting[:len(q.waiting)-1]
+	}
+	if mutate.On(mutate.DrainReversed) {
+		slices.Reverse(q.waiting)
+	}
 	for _, s := range q.waiting {
 		c.makeReady(k, s)
 	}

@@ -1,6 +1,9 @@
 package loop
 
-import "github.com/penstock-dev/penstock/arena"
+import (
+	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/mutate"
+)
 
 // soloState is where a lone message is.
 type soloState uint8
@@ -36,6 +39,7 @@ type unit struct {
 	parent *unit
 	links  []uint64
 	node   *node // root: place in the partition
+	part   *partition
 
 	// solo only
 	index    uint32 // in parent
@@ -85,7 +89,9 @@ func (c *Core) unit(id UnitID) *unit {
 func (c *Core) freeUnit(u *unit) {
 	c.wheel.remove(&u.timer)
 	for _, l := range u.links {
-		c.effect(AnnounceLink).Link = l
+		if !c.gaveUp { // else it has not settled
+			c.effect(AnnounceLink).Link = l
+		}
 	}
 	c.effect(Free).Batch = u.batch
 	c.live--
@@ -144,7 +150,7 @@ func (c *Core) wholeDone(u *unit) {
 			return
 		}
 	case u.parent != nil:
-		if u.opened > 0 {
+		if u.opened > 0 && !mutate.On(mutate.OpenNotHoisted) {
 			for i := range u.open {
 				if u.open[i] > 0 {
 					u.parent.owe(u.parentOf(uint32(i)))

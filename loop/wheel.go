@@ -1,6 +1,10 @@
 package loop
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"github.com/penstock-dev/penstock/internal/mutate"
+)
 
 // timerKind says whom a timer is for.
 type timerKind uint8
@@ -143,6 +147,8 @@ func (w *wheel) turn(level int, slot uint64, fire func(*timer)) {
 		if t.at <= w.now {
 			w.count--
 			fire(t)
+		} else if mutate.On(mutate.WheelLosesTimer) {
+			w.count--
 		} else {
 			w.place(t)
 		}

@@ -1,9 +1,11 @@
 package loop
 
+import "github.com/penstock-dev/penstock/internal/mutate"
+
 // flow decides how much the source may have unsettled. The window starts small, so that a system that keeps up cycles through few slabs
 // and works in cache. It doubles, up to the bound, when it has been full for a while, nothing has settled, and a consumer of the source
-// has nothing to do: then it is another consumer that is slow, and this one should not run dry because of it. It is small again once all
-// is settled.
+// has nothing to do: then it is another consumer that is slow, and this one should not run dry because of it. It halves when much has
+// settled in as long: then it was a passing stall.
 type flow struct {
 	open, most Window
 	now        Window
@@ -11,13 +13,17 @@ type flow struct {
 	bytes      int64
 	pressure   bool
 	told       Window
-	timer      timer  // armed while the window is full
+	timer      timer  // armed while the window is full, or wider than it began
 	settles    uint64 // settlements so far
 	seen       uint64 // settles, when the timer was armed
+	sure       bool   // it was armed by a timer: the core's time was right then
 }
 
 // stall is how long a full window must stand still before it is widened. A system at full speed turns its window over in less.
 const stall Ticks = 2
+
+// brisk is how many settlements within a stall make a window narrower.
+const brisk = 8
 
 func (f *flow) init(open, most Window) {
 	f.most = most
@@ -35,9 +41,6 @@ func (f *flow) settled(messages int, bytes int64) {
 	f.messages -= messages
 	f.bytes -= bytes
 	f.settles++
-	if f.messages == 0 {
-		f.now = f.open
-	}
 }
 
 func (f *flow) full() bool { return f.messages >= f.now.Messages || f.bytes >= f.now.Bytes }
@@ -55,8 +58,8 @@ func (f *flow) grow() {
 // adjustWindow watches a window that is full, and tells the driver what the window is.
 func (c *Core) adjustWindow() {
 	f := &c.flow
-	if f.now != f.most && !f.timer.armed() && f.full() {
-		f.seen = f.settles
+	if !f.timer.armed() && (f.now != f.most && f.full() || f.now != f.open && f.settles != f.seen) {
+		f.seen, f.sure = f.settles, false
 		c.wheel.add(&f.timer, c.wheel.now+stall)
 	}
 	w := f.now
@@ -69,10 +72,19 @@ func (c *Core) adjustWindow() {
 	}
 }
 
-// widen is called when the window was full a while ago.
-func (c *Core) widen() {
+// resize is called a while after the window was full, or wider than it began.
+func (c *Core) resize() {
 	f := &c.flow
-	if f.full() && f.settles == f.seen && c.starved() {
+	if !f.sure { // clean batches bring no time, so it may have been armed too early
+		f.seen, f.sure = f.settles, true
+		c.wheel.add(&f.timer, c.wheel.now+stall)
+		return
+	}
+	switch settles := f.settles - f.seen; {
+	case settles >= brisk:
+		f.now.Messages = max(f.now.Messages/2, f.open.Messages)
+		f.now.Bytes = max(f.now.Bytes/2, f.open.Bytes)
+	case settles == 0 && f.full() && c.starved():
 		f.grow()
 	}
 }
@@ -91,4 +103,4 @@ func (c *Core) starved() bool {
 	return false
 }
 
-func (c *Core) pressure(on bool) { c.flow.pressure = on }
+func (c *Core) pressure(on bool) { c.flow.pressure = on || mutate.On(mutate.WindowStuck) }

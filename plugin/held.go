@@ -3,12 +3,14 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"runtime"
 	"sync"
 	"time"
 
 	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/internal/lend"
+	"github.com/penstock-dev/penstock/internal/mutate"
 )
 
 // Held is a message whose verdict comes later. Its methods may be called from any goroutine, concurrently. It takes one verdict: Ack,
@@ -25,10 +27,11 @@ type Held struct {
 
 	mu         sync.Mutex
 	state      heldState
-	registered bool         // the loop knows of the hold
-	verdict    HeldVerdict  // once state is given
-	batch      *arena.Batch // one frame; the Held owns a reference to its slab
-	emits      []HeldEmit   // released by Ack
+	registered bool          // the loop knows of the hold
+	verdict    HeldVerdict   // once state is given
+	extended   time.Duration // a lease asked for before the loop knew of the hold; 0 for none
+	batch      *arena.Batch  // one frame; the Held owns a reference to its slab
+	emits      []HeldEmit    // released by Ack
 	cleanup    runtime.Cleanup
 }
 
@@ -145,10 +148,17 @@ func (h *Held) Resolve(err error) error {
 
 // Extend makes the lease run for that long from now. It answers ErrLeaseLost if it has lapsed.
 func (h *Held) Extend(lease time.Duration) error {
+	if lease <= 0 {
+		return fmt.Errorf("extend the lease of a held message to %v: a lease must be positive", lease)
+	}
 	h.mu.Lock()
 	err := h.openLocked()
+	post := err == nil && h.registered
+	if err == nil && !post {
+		h.extended = lease
+	}
 	h.mu.Unlock()
-	if err == nil {
+	if post {
 		h.host.HeldExtend(lend.Key{}, h.token, lease)
 	}
 	return err
@@ -203,7 +213,10 @@ func (h *Held) giveIn(want heldState, v HeldVerdict) error {
 	h.mu.Lock()
 	if h.state != want {
 		err := h.openLocked()
-		if h.state != heldLinked {
+		switch h.state {
+		case heldOpen:
+			err = errNotLinked
+		case heldLapsed: // its reader has been told, and is done with the bytes
 			h.dropLocked()
 		}
 		h.mu.Unlock()
@@ -241,10 +254,27 @@ func (h *Held) dropLocked() {
 func (h *Held) Register(k lend.Key) {
 	h.mu.Lock()
 	h.registered = true
-	v, post := h.verdict, h.state == heldGiven
+	v, post, extended := h.verdict, h.state == heldGiven, h.extended
 	h.mu.Unlock()
-	if post {
+	switch {
+	case post:
 		h.host.HeldVerdict(k, v)
+	case extended > 0 && !mutate.On(mutate.ExtendEarlyLost):
+		h.host.HeldExtend(k, h.token, extended)
+	}
+}
+
+// Adopt makes e, which the message emitted before it was held, wait for the verdict. It is called by the runtime, before Register.
+func (h *Held) Adopt(_ lend.Key, e HeldEmit) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.state == heldOpen:
+		h.emits = append(h.emits, e)
+	case h.state == heldGiven && h.verdict.Kind == KindAck: // given within the call
+		h.verdict.Emits = append(h.verdict.Emits, e)
+	default:
+		e.Batch.Free()
 	}
 }
 
@@ -254,6 +284,9 @@ func (h *Held) Lapse(lend.Key) (lapsed bool) {
 	defer h.mu.Unlock()
 	if h.state != heldOpen {
 		return false
+	}
+	if mutate.On(mutate.LapseUntold) {
+		return true
 	}
 	h.state = heldLapsed
 	for _, e := range h.emits {

@@ -16,14 +16,16 @@ import (
 // It belongs to one worker of one plugin, which points it at message after message; so it, and every slice that it returns, is valid
 // until Handle returns. All its bytes are read-only. It must not be used by two goroutines at once.
 type Message struct {
-	mem     []byte       // the slab's memory
-	frame   *arena.Frame // nil outside of a call
-	batch   *arena.Batch
-	index   int
-	attempt int
-	stream  string
-	host    Host
-	held    *Held
+	mem      []byte        // the slab's memory, or a private copy's
+	frames   []arena.Frame // into mem; nil outside of a call
+	at       int           // the message in hand, in frames
+	off, end uint32        // its payload, in mem
+	index    int           // the message in hand, in batch
+	batch    *arena.Batch
+	attempt  int
+	stream   string
+	host     Host
+	held     *Held
 }
 
 // Host is the runtime's side of a Message: an actor, or the test harness. Only Penstock's own packages can implement it.
@@ -34,14 +36,11 @@ type Host interface {
 }
 
 // Payload is the message's payload, lent.
-func (m *Message) Payload() []byte {
-	f := m.frame
-	return m.mem[f.Off : f.Off+f.Len : f.Off+f.Len]
-}
+func (m *Message) Payload() []byte { return m.mem[m.off:m.end:m.end] }
 
 // Key is the message's key, lent; nil if it has none.
 func (m *Message) Key() []byte {
-	f := m.frame
+	f := &m.frames[m.at]
 	if f.KeyLen == 0 {
 		return nil
 	}
@@ -53,7 +52,7 @@ func (m *Message) Header(name string) []byte { return arena.Header(m.Headers(), 
 
 // Headers is the whole header block, lent, for [arena.NextHeader].
 func (m *Message) Headers() []byte {
-	f := m.frame
+	f := &m.frames[m.at]
 	if f.HdrLen == 0 {
 		return nil
 	}
@@ -86,7 +85,7 @@ func (m *Message) Clone() OwnedMessage {
 // Hold defers the verdict: it will come through the Held, from any goroutine, within lease. A lease that lapses is a retry. The
 // message's bytes are kept for the Held, with at most one copy. Hold fails with [ErrAlreadyHeld] on a second call.
 func (m *Message) Hold(lease time.Duration) (*Held, error) {
-	if m.frame == nil {
+	if m.frames == nil {
 		return nil, ErrReturned
 	}
 	if m.held != nil {
@@ -104,7 +103,7 @@ func (m *Message) Hold(lease time.Duration) (*Held, error) {
 // emits is released together when it acknowledges, and discarded otherwise, so a retry emits once. It fails with [ErrUndeclared] or
 // [ErrEmitTooLarge]; it waits while consumers of earlier emits are behind.
 func (m *Message) Emit(stream string, payload []byte, opts ...EmitOption) error {
-	if m.frame == nil {
+	if m.frames == nil {
 		return ErrReturned
 	}
 	var e Emission
@@ -130,17 +129,24 @@ func EmitFrom(parents ...*Held) EmitOption {
 
 // Open points m at message i of b. It is called by the runtime, before a handler is called.
 func (m *Message) Open(_ lend.Key, b *arena.Batch, i int) {
-	m.batch, m.index = b, i
-	m.frame, m.mem = &b.Frames[i], b.Slab.Bytes()
+	m.batch, m.mem, m.frames = b, b.Slab.Bytes(), b.Frames
+	m.Next(lend.Key{}, i)
 }
 
-// Next points m at message i of the batch that it is open on. It is Open without what stays the same, for the hot path.
+// Next points m at message i of the batch that it is open on. It is Open without what stays the same, for the hot path: it stores no
+// pointer.
 func (m *Message) Next(_ lend.Key, i int) {
-	m.frame, m.index = &m.batch.Frames[i], i
+	f := &m.frames[i]
+	m.at, m.index = i, i
+	m.off, m.end = f.Off, f.Off+f.Len
 }
 
-// Show makes m read from a private copy instead, whose frame is f: strict mode.
-func (m *Message) Show(_ lend.Key, mem []byte, f *arena.Frame) { m.mem, m.frame = mem, f }
+// Show makes m read from a private copy instead, whose only frame is in frames: strict mode. Open ends it.
+func (m *Message) Show(_ lend.Key, mem []byte, frames []arena.Frame) {
+	f := &frames[0]
+	m.mem, m.frames, m.at = mem, frames, 0
+	m.off, m.end = f.Off, f.Off+f.Len
+}
 
 // Describe sets what does not change from message to message.
 func (m *Message) Describe(_ lend.Key, host Host, stream string, attempt int) {
@@ -150,7 +156,8 @@ func (m *Message) Describe(_ lend.Key, host Host, stream string, attempt int) {
 // Shut ends the lend: m answers ErrReturned, or panics, until it is opened again. It returns the hold that was made, if any.
 func (m *Message) Shut(lend.Key) *Held {
 	h := m.held
-	m.held, m.frame = nil, nil
+	m.held, m.mem, m.frames = nil, nil, nil
+	m.off, m.end = 0, 0
 	return h
 }
 

@@ -48,6 +48,8 @@ var (
 	ErrOverdue = errors.New("handler overdue: it has run longer than the plugin's timeout")
 )
 
+var errNotLinked = errors.New("not a parent of an emit")
+
 type verdict struct {
 	kind  Kind
 	cause error
