@@ -57,7 +57,7 @@ func (c *counter) Handle(_ context.Context, m *penstock.Message) error {
 // Mode actor, the default: one message after another in one goroutine, so state needs no lock.
 func Example_actor() {
 	c := &counter{byName: map[string]int{}}
-	run("ann bob ann", penstock.Plugin{New: func() (penstock.Handler, error) { return c, nil }})
+	runWords("ann bob ann", penstock.Plugin{New: func() (penstock.Handler, error) { return c, nil }})
 	fmt.Println(c.byName)
 	// Output: map[ann:2 bob:1]
 }
@@ -71,7 +71,7 @@ func Example_pool() {
 		fmt.Println("fetched", string(m.Payload()))
 		return nil
 	})
-	run("a b c", penstock.Plugin{Workers: 3, New: func() (penstock.Handler, error) { return handle, nil }})
+	runWords("a b c", penstock.Plugin{Workers: 3, New: func() (penstock.Handler, error) { return handle, nil }})
 	// Unordered output:
 	// fetched a
 	// fetched b
@@ -87,7 +87,7 @@ func Example_byKey() {
 		fmt.Println(string(m.Payload()))
 		return nil
 	})
-	run("b1 b2 c1", penstock.Plugin{ByKey: true, New: func() (penstock.Handler, error) { return handle, nil }})
+	runWords("b1 b2 c1", penstock.Plugin{ByKey: true, New: func() (penstock.Handler, error) { return handle, nil }})
 	// Output:
 	// c1
 	// b1
@@ -108,7 +108,7 @@ func Example_heldGo() {
 			return nil
 		})
 	}
-	s := run("good bad good", penstock.Plugin{New: func() (penstock.Handler, error) { return plugin.HandlerFunc(handle), nil }})
+	s := runWords("good bad good", penstock.Plugin{New: func() (penstock.Handler, error) { return plugin.HandlerFunc(handle), nil }})
 	fmt.Printf("%d held, %d settled, %d of them dead\n", s.Held, s.Settled, s.Dead)
 	// Output: 3 held, 3 settled, 1 of them dead
 }
@@ -138,13 +138,13 @@ func (i *inserter) Handle(_ context.Context, m *penstock.Message) error { // for
 // A batch handler: what was read together is seen together, and each message may have a verdict of its own.
 func Example_batch() {
 	i := &inserter{}
-	s := run("a b ? c", penstock.Plugin{New: func() (penstock.Handler, error) { return i, nil }})
+	s := runWords("a b ? c", penstock.Plugin{New: func() (penstock.Handler, error) { return i, nil }})
 	fmt.Printf("%d rows, %d dead\n", i.rows, s.Dead)
 	// Output: 3 rows, 1 dead
 }
 
-// run gives a plugin the words as messages. Their first letter is their key.
-func run(words string, p penstock.Plugin) penstock.Summary {
+// runWords gives a plugin the words as messages. Their first letter is their key.
+func runWords(words string, p penstock.Plugin) penstock.Summary {
 	dir := must(os.MkdirTemp("", "penstock"))
 	defer func() { check(os.RemoveAll(dir)) }()
 	in := filepath.Join(dir, "in.txt")

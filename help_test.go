@@ -256,7 +256,3 @@ func start(t *testing.T, rt *penstock.Runtime) (stop func() (penstock.Summary, e
 	}
 }
 
-func bubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, f)
-}

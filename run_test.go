@@ -21,7 +21,7 @@ import (
 
 // Promise: a message goes every way through the graph, and settles when the last has ended; Run ends with its input.
 func TestMessagesGoAllWays(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in, out := &list{batches: [][]string{{"1", "2"}, {"3"}}}, &keep{}
 		s := whole(t, penstock.Pipeline{
 			Sources: []penstock.Source{{Name: "in", From: in}},
@@ -46,7 +46,7 @@ func TestMessagesGoAllWays(t *testing.T) {
 
 // Promise: two sources can share a plugin and its sink; each hears of its own messages.
 func TestSourcesShareAPlugin(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		a, b, out := &list{batches: [][]string{{"a1", "a2"}}}, &list{batches: [][]string{{"b1"}, {"b2", "b3"}}}, &keep{}
 		var held []*penstock.Held
 		s := whole(t, penstock.Pipeline{
@@ -73,7 +73,7 @@ func TestSourcesShareAPlugin(t *testing.T) {
 
 // Promise: when its context ends, Run goes on for Drain, gives back the rest, and that is no error.
 func TestRunDrainsWithinItsBound(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := &list{batches: [][]string{{"quick", "slow", "for ever", "held"}}, stay: true}
 		goOn := make(chan struct{})
 		rt, _ := prepare(t, penstock.Pipeline{
@@ -115,7 +115,7 @@ func TestRunDrainsWithinItsBound(t *testing.T) {
 
 // Promise: a handler that does not return is named, and does not keep Run.
 func TestRunNamesAHandlerThatHangs(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		goOn := make(chan struct{})
 		rt, log := prepare(t, penstock.Pipeline{
 			Drain:   time.Second,
@@ -138,7 +138,7 @@ func TestRunNamesAHandlerThatHangs(t *testing.T) {
 
 // Promise: a source that fails is reported, with what it has given settled, and the others go on.
 func TestSourceThatFailsStopsNoOther(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		bad, good := &list{batches: [][]string{{"a"}}, err: errNo}, &list{batches: [][]string{{"b"}}}
 		rt, _ := prepare(t, penstock.Pipeline{
 			Sources: []penstock.Source{{Name: "bad", From: bad}, {Name: "good", From: good}},
@@ -167,7 +167,7 @@ func TestSourceThatFailsStopsNoOther(t *testing.T) {
 
 // Promise: a plugin that does not start is an error of Run that names it, and nothing is read.
 func TestPluginThatDoesNotStart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := &list{batches: [][]string{{"a"}}}
 		rt, _ := prepare(t, penstock.Pipeline{
 			Sources: []penstock.Source{{Name: "in", From: in}},
@@ -183,7 +183,7 @@ func TestPluginThatDoesNotStart(t *testing.T) {
 // Promise: the dead letters hold the message and all that is known of it.
 func TestDeadLettersTellTheStory(t *testing.T) {
 	dir := t.TempDir()
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := &list{batches: [][]string{{`{"k":"key"}`, "fine"}}, headers: arena.AppendHeader(nil, "h", []byte("v"))}
 		began := time.Now()
 		s := whole(t, penstock.Pipeline{
@@ -221,7 +221,7 @@ func TestDeadLettersTellTheStory(t *testing.T) {
 
 // Promise: when dead letters cannot be written their plugin waits, others go on, nothing is dropped, and all goes on when they can be.
 func TestDeadLettersThatCannotBeWritten(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in, dead := &list{batches: [][]string{{"bad"}, {"a"}, {"b"}}}, &store{err: errNo}
 		var other, same atomic.Int64
 		rt, log := prepare(t, penstock.Pipeline{
@@ -268,7 +268,7 @@ func (s *stopper) Stop(ctx context.Context) error                  { return s.en
 
 // Promise: what a plugin emits as it stops still arrives, also by way of others.
 func TestEmitsInStopArrive(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		out := &keep{}
 		whole(t, penstock.Pipeline{
 			Sources: []penstock.Source{{Name: "in", From: &list{batches: [][]string{{"a"}}}}},
@@ -284,7 +284,7 @@ func TestEmitsInStopArrive(t *testing.T) {
 
 // Promise: the cursor moves over what is settled without a hole only, and is written down while things settle.
 func TestCursorAndCheckpoints(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := &list{batches: [][]string{{"a", "b", "hold", "c"}, {"d"}}, stay: true}
 		held := make(chan *penstock.Held, 1)
 		rt, _ := prepare(t, penstock.Pipeline{
@@ -322,7 +322,7 @@ func TestCursorAndCheckpoints(t *testing.T) {
 
 // Promise: a key function that returns other bytes than the payload's is refused, by name.
 func TestKeyFunctionThatMisbehavesIsRefused(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := &list{batches: [][]string{{"a"}}}
 		rt, _ := prepare(t, penstock.Pipeline{
 			Sources: []penstock.Source{{Name: "in", From: in, Key: bytes.Clone}},
@@ -354,7 +354,7 @@ func TestSummaryAsJSON(t *testing.T) {
 
 // Promise: a plugin that blocks stops its source at the window, and leaves other sources alone.
 func TestBlockedPluginStopsItsSourceOnly(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var many []string
 		for range 100 {
 			many = append(many, strings.Repeat("x", 100))

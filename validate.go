@@ -1,6 +1,7 @@
 package penstock
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -177,6 +178,9 @@ func (c *checker) plugin(g Plugin) {
 	}
 	if g.Mailbox.Bytes < 0 {
 		c.bad("plugin %q: Mailbox.Bytes is %d: use a positive number, or 0 for the default", g.Name, g.Mailbox.Bytes)
+	}
+	if _, err := json.Marshal(g.Config); err != nil {
+		c.bad("plugin %q: Config: %w: set what can be written as JSON", g.Name, err)
 	}
 	c.retry("plugin", g.Name, g.Retry)
 	for i, e := range g.Emits {

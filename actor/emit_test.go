@@ -63,7 +63,7 @@ func TestEmitsComeOutOnceOnSuccess(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				var s seen
 				r := newRig(t, part{name: "up", from: []string{"in"}, emits: []string{"out"}, handle: func(_ context.Context, m *plugin.Message) error {
 					err := m.Emit("out", fmt.Append(nil, m.Attempt()), plugin.WithKey([]byte("k")), plugin.WithHeader("h", []byte("v")))
@@ -91,7 +91,7 @@ func TestEmitsComeOutOnceOnSuccess(t *testing.T) {
 
 // Promise: a message settles after what was emitted from it, dead letters of children included.
 func TestParentsSettleAfterTheirChildren(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var held *plugin.Held
 		r := newRig(t, part{name: "up", from: []string{"in"}, emits: []string{"out"}, handle: func(_ context.Context, m *plugin.Message) error {
 			return m.Emit("out", m.Payload())
@@ -115,7 +115,7 @@ func TestParentsSettleAfterTheirChildren(t *testing.T) {
 
 // Promise: emits beyond the bounds, or to streams that are not declared, fail, and say what to do.
 func TestEmitsThatAreRefused(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var errs []error
 		var s seen
 		p := part{name: "up", from: []string{"in"}, emits: []string{"out"}, handle: func(_ context.Context, m *plugin.Message) error {
@@ -145,7 +145,7 @@ func TestEmitsThatAreRefused(t *testing.T) {
 
 // Promise: emits of any size come out whole and in order, also those that are larger than a slab.
 func TestEmitsOfAllSizes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var sizes []int
 		all := []int{0, 1, 100, slabSize/4 + 1, 5, slabSize - 1, slabSize, slabSize + 1, 7, 3 * slabSize, slabSize / 4, slabSize / 4, slabSize / 4, slabSize / 4, slabSize / 4}
 		r := newRig(t, part{name: "up", from: []string{"in"}, emits: []string{"out"}, handle: func(_ context.Context, m *plugin.Message) error {
@@ -173,7 +173,7 @@ func TestEmitsOfAllSizes(t *testing.T) {
 
 // Promise: when emit memory is used up the handler waits, loses nothing, stands in nobody's way, and is not called overdue.
 func TestEmitsWaitForMemory(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		const n = 40
 		p := part{name: "up", from: []string{"in"}, emits: []string{"out"}, emit: 4 * slabSize, timeout: time.Second,
@@ -201,7 +201,7 @@ func TestEmitsWaitForMemory(t *testing.T) {
 
 // Promise: an aggregate has several parents: they settle after it; if its attempt fails they stay held.
 func TestAggregatesSettleAllTheirParents(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var held []*plugin.Held
 		var child *plugin.Held
 		fail := true
@@ -264,7 +264,7 @@ func (c *clocked) Handle(context.Context, *plugin.Message) error { return nil }
 
 // Promise: a message without a parent is settled by its consumers alone, and waits for memory within its context.
 func TestEmitsWithoutParents(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		c := &clocked{}
 		block := make(chan struct{})
@@ -299,7 +299,7 @@ func TestEmitsWithoutParents(t *testing.T) {
 
 // Promise: a ref resolves while its message lives, in other calls too, and to nothing afterwards.
 func TestRefsResolveWhileTheirMessageLives(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var ref arena.Ref
 		r := newRig(t, part{name: "p", from: []string{"in"}, handle: func(_ context.Context, m *plugin.Message) error {
 			b, ok := m.Resolve(ref)
@@ -326,7 +326,7 @@ func TestRefsResolveWhileTheirMessageLives(t *testing.T) {
 
 // Promise: a mailbox that drops drops what is oldest, settles it and counts it.
 func TestDropOldestCountsAndSettles(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		goOn := make(chan struct{})
 		r := newRig(t, part{name: "p", from: []string{"in"}, drop: 10, items: 1, handle: func(ctx context.Context, m *plugin.Message) error {

@@ -37,7 +37,7 @@ func (l *life) make() (plugin.Handler, error) { return l, nil }
 
 // Promise: a panic fails its message only; the instance is replaced after a backoff, and what has panicked is not stopped.
 func TestPanicFailsItsMessageOnly(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		n := 0
 		began := time.Now()
@@ -91,7 +91,7 @@ func TestRepeatedCrashesQuarantine(t *testing.T) {
 			order   bool
 		}{{0, false}, {0, true}, {3, false}} {
 			t.Run(fmt.Sprintf("%s %+v", name, mode), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					var mu sync.Mutex
 					broken, calls := true, 0
 					p := part{name: "p", from: []string{"in"}, timeout: time.Second, handle: func(context.Context, *plugin.Message) error {
@@ -136,7 +136,7 @@ func TestRepeatedCrashesQuarantine(t *testing.T) {
 
 // Promise: an instance that does not start again is tried again; one that does not start at first is an error that names the plugin.
 func TestInstanceThatDoesNotStart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		n := 0
 		r := newRig(t, part{name: "p", from: []string{"in"}, new: func() (plugin.Handler, error) {
@@ -159,7 +159,7 @@ func TestInstanceThatDoesNotStart(t *testing.T) {
 		r.finish()
 		s.want(t, "a")
 	})
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		a := actor.New(actor.Config{Name: "p", Version: "7", New: (&life{s: &seen{}, start: errNo}).make})
 		if err := a.Start(t.Context()); !errors.Is(err, errNo) || !strings.Contains(err.Error(), `"p"`) || !strings.Contains(err.Error(), `"7"`) {
 			t.Errorf("Start: %v", err)
@@ -172,7 +172,7 @@ func TestInstanceThatDoesNotStart(t *testing.T) {
 
 // Promise: an overdue handler is cancelled with the cause ErrOverdue and named; its message stays owed to it; other plugins go on.
 func TestOverdueHandlerIsCancelledAndNamed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var other seen
 		var cause error
 		var took time.Duration
@@ -207,7 +207,7 @@ func TestOverdueHandlerIsCancelledAndNamed(t *testing.T) {
 // Promise: a call that ends in time is not overdue, however many there are in a delivery.
 func TestCallsInTimeAreNotOverdue(t *testing.T) {
 	for _, n := range []int{1, 10, 200} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, part{name: "p", from: []string{"in"}, timeout: time.Second, handle: func(context.Context, *plugin.Message) error {
 				time.Sleep(950 * time.Millisecond)
 				return nil
@@ -224,7 +224,7 @@ func TestCallsInTimeAreNotOverdue(t *testing.T) {
 
 // Promise: the context of a call ends with it when its Done was taken, and is used again when it was not.
 func TestContextEndsWithItsCall(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var ctxs []context.Context
 		var done []<-chan struct{}
 		r := newRig(t, part{name: "p", from: []string{"in"}, handle: func(ctx context.Context, m *plugin.Message) error {
@@ -301,7 +301,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		workers         int
 	}{"stateless": {}, "order": {order: true}, "pool": {workers: 4}, "ordered pool": {workers: 4, order: true}, "stateful": {stateful: true}} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				var s, shown seen
 				var last *counter
 				version := func(id string) func() (plugin.Handler, error) {
@@ -374,7 +374,7 @@ func TestSwapUnderLoad(t *testing.T) {
 
 // Promise: if any step of a swap fails the old version goes on, with its state; and a second swap is refused while one is under way.
 func TestSwapThatFailsKeepsTheOldVersion(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		first := &counter{life: life{s: &s, id: "1"}}
 		r := newRig(t, part{name: "p", from: []string{"in"}, new: func() (plugin.Handler, error) { return first, nil }})
@@ -403,11 +403,12 @@ func TestSwapThatFailsKeepsTheOldVersion(t *testing.T) {
 		s.sorted(t, "1 start", "x start", "x stop")
 		r.finish()
 	})
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		goOn := make(chan struct{})
 		r := newRig(t, part{name: "p", from: []string{"in"}, handle: func(context.Context, *plugin.Message) error { <-goOn; return nil }})
 		a := r.actors["p"]
 		r.send("a")
+		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		next := actor.Version{Name: "2", New: (&life{s: &seen{}, id: "2"}).make}

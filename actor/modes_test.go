@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func (b *batcher) HandleBatch(ctx context.Context, ms *plugin.Messages) error {
 // Promise: in a batch, messages that are marked have their own verdict, emits included, and others that of the whole.
 func TestBatchHandlerFailsMessagesOneByOne(t *testing.T) {
 	for _, strict := range []bool{false, true} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			var single, out seen
 			p := part{name: "p", from: []string{"in"}, emits: []string{"out"}, new: func() (plugin.Handler, error) {
 				return &batcher{single.handle, func(_ context.Context, ms *plugin.Messages) error {
@@ -66,7 +67,7 @@ func TestBatchHandlerFailsMessagesOneByOne(t *testing.T) {
 // Promise: a panic, or an error, fails the messages of the batch; each is then tried by itself.
 func TestBatchThatFailsIsTriedOneByOne(t *testing.T) {
 	for _, boom := range []bool{true, false} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			var single, out seen
 			calls := 0
 			p := part{name: "p", from: []string{"in"}, emits: []string{"out"}, timeout: 50 * time.Millisecond, new: func() (plugin.Handler, error) {
@@ -94,7 +95,7 @@ func TestBatchThatFailsIsTriedOneByOne(t *testing.T) {
 // Promise: the workers of a pool work at the same time.
 func TestPoolWorksInParallel(t *testing.T) {
 	for _, order := range []bool{false, true} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			var now, most atomic.Int64
 			p := part{name: "p", from: []string{"in"}, handle: func(context.Context, *plugin.Message) error {
 				n := now.Add(1)
@@ -118,7 +119,7 @@ func TestPoolWorksInParallel(t *testing.T) {
 
 // Promise: a pool in order shows the messages of a key one after another, in the order of their arrival, whatever fails.
 func TestPoolKeepsTheOrderOfKeys(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		busy := make([]atomic.Bool, 10)
 		p := part{name: "p", from: []string{"in"}, handle: func(ctx context.Context, m *plugin.Message) error {
@@ -168,7 +169,7 @@ func TestPoolKeepsTheOrderOfKeys(t *testing.T) {
 
 // Promise: in strict mode handlers work as they do otherwise, and a slice that is read after Handle faults at that line.
 func TestStrictModeFaultsLateReaders(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s, out seen
 		var kept []byte
 		p := part{name: "p", from: []string{"in"}, emits: []string{"out"}, handle: func(ctx context.Context, m *plugin.Message) error {
@@ -202,7 +203,7 @@ func TestStrictModeFaultsLateReaders(t *testing.T) {
 		r.finish()
 		s.sorted(t, append(slices.Clone(all), "key:panic", "key:hold", "key:retry")...)
 		out.sorted(t, all...)
-		if !faults(func() byte { return kept[0] }) {
+		if runtime.GOOS != "windows" && !faults(func() byte { return kept[0] }) {
 			t.Error("a late reader does not fault")
 		}
 	})
@@ -222,7 +223,7 @@ func TestStopReturnsEverything(t *testing.T) {
 		order   bool
 	}{"actor": {}, "ordered": {order: true}, "pool": {workers: 3}, "ordered pool": {workers: 3, order: true}} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				goOn := make(chan struct{})
 				p := part{name: "p", from: []string{"in"}, items: 4, handle: func(ctx context.Context, m *plugin.Message) error {
 					<-goOn

@@ -76,12 +76,6 @@ type rig struct {
 
 var _ loop.World = (*rig)(nil)
 
-// bubble runs a test in virtual time.
-func bubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, f)
-}
-
 // newRig starts parts, the last ones first. Each names its streams; the graph is made from them.
 func newRig(t *testing.T, parts ...part) *rig {
 	t.Helper()

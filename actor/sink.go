@@ -120,7 +120,7 @@ func (s *Sink) serve() {
 		select {
 		case d := <-s.mailbox:
 			s.write(d)
-			if len(s.mailbox) == 0 || s.full() {
+			if len(s.mailbox) == 0 || s.full() || s.waited() {
 				s.flush(s.ctx)
 			}
 		case <-s.due:
@@ -134,6 +134,16 @@ func (s *Sink) serve() {
 func (s *Sink) full() bool {
 	p := &s.cfg.Flush
 	return p.Messages > 0 && s.messages >= p.Messages || p.Bytes > 0 && s.bytes >= p.Bytes
+}
+
+// waited says whether a message has waited for as long as it may: the mailbox that never runs dry must not hide it.
+func (s *Sink) waited() bool {
+	select {
+	case <-s.due:
+		return true
+	default:
+		return false
+	}
 }
 
 // write lends a delivery to the sink.

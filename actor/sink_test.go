@@ -86,7 +86,7 @@ func (m *memory) count() int {
 
 // Promise: a sink is flushed when nothing more waits for it, so that none waits for a count that cannot come.
 func TestSinkIsFlushedWhenIdle(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
 		r := newRig(t, part{name: "s", from: []string{"in"}, sink: m, flush: actor.FlushPolicy{Messages: 1000, Bytes: 1 << 20, Every: time.Hour}})
 		r.send("a", "b")
@@ -108,7 +108,7 @@ func TestSinkIsFlushedWhileBusy(t *testing.T) {
 		"count": {Messages: 4}, "bytes": {Bytes: 40}, "time": {Every: 4 * time.Second}, "never": {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				m := &memory{}
 				m.write = func() error { time.Sleep(time.Second); return nil }
 				r := newRig(t, part{name: "s", from: []string{"in"}, sink: m, flush: p, items: 100})
@@ -131,7 +131,7 @@ func TestSinkThatFailsIsTriedAgain(t *testing.T) {
 	for _, where := range []string{"write", "flush"} {
 		for _, how := range []string{"error", "panic"} {
 			t.Run(where+" "+how, func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					fails := 5
 					f := func() error {
 						if fails--; fails < 0 {
@@ -169,7 +169,7 @@ func TestSinkThatFailsIsTriedAgain(t *testing.T) {
 
 // Promise: messages may be done later, from any goroutine, in any part; verdicts of a sink are those of a handler.
 func TestSinkIsDoneLater(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		m := &memory{async: true}
 		r := newRig(t, part{name: "s", from: []string{"in"}, sink: m})
 		r.send("a", "b", "c")
@@ -179,7 +179,7 @@ func TestSinkIsDoneLater(t *testing.T) {
 		r.finish()
 		m.sorted(t, "a", "b", "c")
 	})
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		m := &memory{write: func() error { return plugin.Reject(errNo) }}
 		r := newRig(t, part{name: "s", from: []string{"in"}, sink: m})
 		r.send("a")
@@ -192,7 +192,7 @@ func TestSinkIsDoneLater(t *testing.T) {
 
 // Promise: Stop returns what was not written, and names a sink that hangs.
 func TestSinkStopReturnsWhatIsNotWritten(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		goOn := make(chan struct{})
 		m := &memory{write: func() error { <-goOn; return errNo }}
 		r := newRig(t, part{name: "s", from: []string{"in"}, sink: m, items: 2})

@@ -17,7 +17,7 @@ var errNo = errors.New("no")
 
 // Promise: an error retries by the policy, then goes to the dead letters; the others of the batch are not shown again.
 func TestFailuresRetryByPolicyThenDie(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		var attempts []int
 		r := newRig(t, part{
@@ -51,7 +51,7 @@ func TestFailuresRetryByPolicyThenDie(t *testing.T) {
 
 // Promise: Retry comes again after exactly that long, Reject never.
 func TestRetryAfterIsExactAndRejectIsFinal(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var times []time.Duration
 		began := time.Now()
 		r := newRig(t, part{
@@ -80,7 +80,7 @@ func TestRetryAfterIsExactAndRejectIsFinal(t *testing.T) {
 
 // Promise: a dead letter that cannot be written pauses its plugin, nothing is dropped, and it goes on when it can be.
 func TestDeadLettersThatFailPauseThePlugin(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		r := newRig(t, part{name: "p", from: []string{"in"}, handle: func(ctx context.Context, m *plugin.Message) error {
 			_ = s.handle(ctx, m)
@@ -111,7 +111,7 @@ func TestDeadLettersThatFailPauseThePlugin(t *testing.T) {
 
 // Promise: a message that is held settles with its verdict, from any goroutine; the verdicts do as those of Handle do.
 func TestHeldMessagesSettleByTheirVerdict(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		held := make(chan *plugin.Held, 1)
 		r := newRig(t, part{
 			name: "p", from: []string{"in"}, retry: loop.RetryPolicy{Backoff: 1000, Max: 1000},
@@ -159,7 +159,7 @@ func TestHeldMessagesSettleByTheirVerdict(t *testing.T) {
 
 // Promise: a lease that lapses is a retry, an extension moves it, and verdicts after it are refused.
 func TestLeasesLapse(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		held := make(chan *plugin.Held, 1)
 		var shown []time.Duration
 		began := time.Now()
@@ -220,7 +220,7 @@ func TestVerdictsOfHeldMessagesWithinTheCall(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				var s seen
 				r := newRig(t, part{name: "p", from: []string{"in"}, handle: func(_ context.Context, m *plugin.Message) error {
 					s.add(fmt.Sprintf("%s %d", m.Payload(), m.Attempt()))
@@ -250,7 +250,7 @@ func TestVerdictsOfHeldMessagesWithinTheCall(t *testing.T) {
 
 // Promise: the goroutines of Held.Go are bounded, and end when the plugin is stopped.
 func TestHeldGoIsBoundedAndCancelledAtStop(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var busy []error
 		p := part{name: "p", from: []string{"in"}, handle: func(_ context.Context, m *plugin.Message) error {
 			h, err := m.Hold(time.Hour)
@@ -287,7 +287,7 @@ func TestHeldGoIsBoundedAndCancelledAtStop(t *testing.T) {
 func TestOrderByKeyIsKept(t *testing.T) {
 	for _, workers := range []int{0, 1, 4} {
 		t.Run(fmt.Sprintf("workers %d", workers), func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				var s seen
 				held := make(chan *plugin.Held, 1)
 				p := part{name: "p", from: []string{"in"}, handle: func(ctx context.Context, m *plugin.Message) error {

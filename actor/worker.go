@@ -289,10 +289,14 @@ func (w *worker) callBatch(i, n int) (at int, p *plugin.PanicError) {
 
 // message points the worker's message at message i of the delivery.
 func (w *worker) message(i int) *plugin.Message {
-	w.unseal()
 	w.pos = i
-	w.msg.Next(key, w.index(i))
-	if w.inBatch && w.a.cfg.Strict {
+	if !w.a.cfg.Strict {
+		w.msg.Next(key, w.index(i))
+		return &w.msg
+	}
+	w.unseal() // the message before was a private copy
+	w.msg.Open(key, w.d.Batch, w.index(i))
+	if w.inBatch {
 		w.seal(i)
 	}
 	return &w.msg

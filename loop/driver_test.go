@@ -17,7 +17,6 @@ import (
 type fakeWorld struct {
 	mu      sync.Mutex
 	settled []uint64
-	void    int
 	buried  []UnitID
 	lapses  int
 	quiet   int

@@ -16,7 +16,9 @@ const (
 
 // exceptions is what may break a rule of this file: the finding's name, and why. An exception that nothing needs any more is a finding.
 func exceptions() map[string]string {
-	return map[string]string{}
+	return map[string]string{
+		"internal/mutate/on.go:active": "only under the tag penstock_mutate: which planted bug is on, for the tests of the simulator alone",
+	}
 }
 
 // finding is a breach of a rule; name is what exceptions() knows it by.

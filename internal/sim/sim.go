@@ -95,7 +95,7 @@ func (s *Sim) fail(i Invariant, format string, args ...any) {
 
 func (s *Sim) tracef(format string, args ...any) {
 	if s.opt.Trace != nil {
-		fmt.Fprintf(s.opt.Trace, "%6d  "+format+"\n", append([]any{s.now()}, args...)...)
+		_, _ = fmt.Fprintf(s.opt.Trace, "%6d  "+format+"\n", append([]any{s.now()}, args...)...)
 	}
 }
 

@@ -163,6 +163,10 @@ func (s *Sim) serve() bool {
 		s.opt.Wait()
 		return true
 	}
+	if !ln.p.set.order && d.Batch != nil && s.chance(s.set.panicRate/4) {
+		ln.revoke(&d)
+		return true
+	}
 	ln.box <- d
 	ln.serving = true
 	for len(ln.box) > 0 { // the change of a swap that was canceled may come first
@@ -175,6 +179,24 @@ func (s *Sim) serve() bool {
 	ln.out--
 	ln.outBytes -= d.Bytes
 	return true
+}
+
+// revoke gives a delivery back unseen, as an engine does whose process is gone.
+func (ln *lane) revoke(d *loop.Delivery) {
+	ln.l.s.tracef("%s: unit %x comes back unseen", ln.p.set.name, uint64(d.Unit))
+	detail := &loop.Detail{}
+	for i := range d.Len() {
+		detail.Exceptions = append(detail.Exceptions, loop.Exception{Index: uint32(at(d, i)), What: loop.Revoked})
+	}
+	ln.serving = true
+	d.Lane.Report(d.Unit, false, detail)
+	if d.Batch.Return() {
+		d.Lane.Report(d.Unit, true, nil)
+	}
+	d.Lane.Done(d)
+	ln.serving = false
+	ln.out--
+	ln.outBytes -= d.Bytes
 }
 
 func (s *Sim) finishWriting() bool {

@@ -300,7 +300,6 @@ type burial struct {
 	unit  loop.UnitID
 	batch *arena.Batch
 	debt  *debt
-	stuck bool
 }
 
 var errFull = errors.New("no space for dead letters")
