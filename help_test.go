@@ -255,4 +255,3 @@ func start(t *testing.T, rt *penstock.Runtime) (stop func() (penstock.Summary, e
 		return s, err
 	}
 }
-

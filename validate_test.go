@@ -22,9 +22,14 @@ func TestNewReportsAllProblems(t *testing.T) {
 		spoil func(p *penstock.Pipeline)
 		want  []string
 	}{
-		"unknown stream": {func(p *penstock.Pipeline) { p.Sinks[0].From = []string{"otu"} },
-			[]string{`sink "out"`, `"otu"`, `did you mean "out"`, `emits to "out", which nobody reads`}},
-		"nothing like it": {func(p *penstock.Pipeline) { p.Sinks[0].From = []string{"out", "elsewhere"} }, []string{`nobody makes the stream "elsewhere"`}},
+		"unknown stream": {
+			func(p *penstock.Pipeline) { p.Sinks[0].From = []string{"otu"} },
+			[]string{`sink "out"`, `"otu"`, `did you mean "out"`, `emits to "out", which nobody reads`},
+		},
+		"nothing like it": {
+			func(p *penstock.Pipeline) { p.Sinks[0].From = []string{"out", "elsewhere"} },
+			[]string{`nobody makes the stream "elsewhere"`},
+		},
 		"circle": {func(p *penstock.Pipeline) {
 			p.Plugins = append(p.Plugins, from(forward("q", "back"), "out"), from(forward("r", "out"), "back"))
 		}, []string{"circle", "q -> r -> q"}},
@@ -40,14 +45,22 @@ func TestNewReportsAllProblems(t *testing.T) {
 		"no sources":       {func(p *penstock.Pipeline) { p.Sources = nil }, []string{"no sources", `nobody makes the stream "in"`}},
 		"nothing set": {func(p *penstock.Pipeline) {
 			p.Sources[0].From, p.Plugins[0].New, p.Sinks[0].To, p.Plugins[0].From = nil, nil, nil, nil
-		}, []string{`source "in": From is nil`, `plugin "p": New is nil`, `sink "out": To is nil`, `plugin "p": From is empty`, `source "in": nobody reads`}},
+		}, []string{
+			`source "in": From is nil`, `plugin "p": New is nil`, `sink "out": To is nil`, `plugin "p": From is empty`,
+			`source "in": nobody reads`,
+		}},
 		"negative": {func(p *penstock.Pipeline) {
 			p.Sources[0].Limit, p.Plugins[0].Workers, p.Sinks[0].Flush, p.Plugins[0].Mailbox.Bytes = -1, -1, -1, -1
 			p.Plugins[0].Retry, p.Sinks[0].Retry = penstock.RetryPolicy{Backoff: -1}, penstock.RetryPolicy{Backoff: time.Minute, Max: time.Second}
 			p.MaxMessage = -1
-		}, []string{"Limit is -1", "Workers is -1", "Flush is -1", "Mailbox.Bytes is -1", `"p": Retry: backoff -1ns`, `"out": Retry: backoff 1m0s`, "MaxMessage is -1"}},
-		"emits": {func(p *penstock.Pipeline) { p.Plugins[0].Emits = []string{"in", "out", "out", ""} },
-			[]string{`which is the stream of a source`, `Emits names "out" twice`, "empty name"}},
+		}, []string{
+			"Limit is -1", "Workers is -1", "Flush is -1", "Mailbox.Bytes is -1",
+			`"p": Retry: backoff -1ns`, `"out": Retry: backoff 1m0s`, "MaxMessage is -1",
+		}},
+		"emits": {
+			func(p *penstock.Pipeline) { p.Plugins[0].Emits = []string{"in", "out", "out", ""} },
+			[]string{`which is the stream of a source`, `Emits names "out" twice`, "empty name"},
+		},
 		"from twice":        {func(p *penstock.Pipeline) { p.Plugins[0].From = []string{"in", "in"} }, []string{`From names "in" twice`}},
 		"config is no JSON": {func(p *penstock.Pipeline) { p.Plugins[0].Config = func() {} }, []string{`plugin "p": Config`}},
 	}

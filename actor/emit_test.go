@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -147,7 +148,8 @@ func TestEmitsThatAreRefused(t *testing.T) {
 func TestEmitsOfAllSizes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sizes []int
-		all := []int{0, 1, 100, slabSize/4 + 1, 5, slabSize - 1, slabSize, slabSize + 1, 7, 3 * slabSize, slabSize / 4, slabSize / 4, slabSize / 4, slabSize / 4, slabSize / 4}
+		all := []int{0, 1, 100, slabSize/4 + 1, 5, slabSize - 1, slabSize, slabSize + 1, 7, 3 * slabSize}
+		all = append(all, slices.Repeat([]int{slabSize / 4}, 5)...)
 		r := newRig(t, part{name: "up", from: []string{"in"}, emits: []string{"out"}, handle: func(_ context.Context, m *plugin.Message) error {
 			for _, n := range all {
 				if err := m.Emit("out", bytes.Repeat([]byte{byte(n)}, n), plugin.WithKey([]byte("key"))); err != nil {
@@ -176,10 +178,12 @@ func TestEmitsWaitForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s seen
 		const n = 40
-		p := part{name: "up", from: []string{"in"}, emits: []string{"out"}, emit: 4 * slabSize, timeout: time.Second,
+		p := part{
+			name: "up", from: []string{"in"}, emits: []string{"out"}, emit: 4 * slabSize, timeout: time.Second,
 			handle: func(_ context.Context, m *plugin.Message) error {
 				return m.Emit("out", append(make([]byte, slabSize/2-4, slabSize/2), fmt.Sprintf("%04s", m.Payload())...))
-			}}
+			},
+		}
 		p.cfg.MaxEmit = slabSize
 		r := newRig(t, p, part{name: "down", from: []string{"out"}, handle: func(_ context.Context, m *plugin.Message) error {
 			time.Sleep(3 * time.Second)
@@ -268,12 +272,13 @@ func TestEmitsWithoutParents(t *testing.T) {
 		var s seen
 		c := &clocked{}
 		block := make(chan struct{})
-		r := newRig(t, part{name: "up", from: []string{"in"}, emits: []string{"out"}, emit: slabSize, new: func() (plugin.Handler, error) { return c, nil }},
-			part{name: "down", from: []string{"out"}, handle: func(ctx context.Context, m *plugin.Message) error {
-				<-block
-				s.add(string(m.Payload()[:1]))
-				return nil
-			}})
+		p := part{name: "up", from: []string{"in"}, emits: []string{"out"}, emit: slabSize}
+		p.new = func() (plugin.Handler, error) { return c, nil }
+		r := newRig(t, p, part{name: "down", from: []string{"out"}, handle: func(ctx context.Context, m *plugin.Message) error {
+			<-block
+			s.add(string(m.Payload()[:1]))
+			return nil
+		}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := c.emit(ctx, "elsewhere", nil); !errors.Is(err, plugin.ErrUndeclared) {

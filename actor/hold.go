@@ -23,7 +23,8 @@ func (w *worker) Hold(_ lend.Key, m *plugin.Message, lease time.Duration) (*plug
 		return nil, fmt.Errorf("plugin %q: hold for %v: a lease must be positive", w.a.cfg.Name, lease)
 	}
 	if w.inBatch {
-		return nil, fmt.Errorf("plugin %q: hold within HandleBatch: a batch cannot be held: hold in Handle, or fail the message with Retry", w.a.cfg.Name)
+		return nil, fmt.Errorf("plugin %q: hold within HandleBatch: a batch cannot be held: hold in Handle, or fail the message with Retry",
+			w.a.cfg.Name)
 	}
 	b, i := m.Batch(key), m.Index(key)
 	if w.emits.aggregates(uint32(i)) {

@@ -350,7 +350,7 @@ func TestSwapUnderLoad(t *testing.T) {
 					for _, x := range got {
 						var n int
 						k, num, _ := strings.Cut(x, ":")
-						fmt.Sscan(num, &n)
+						_, _ = fmt.Sscan(num, &n)
 						if n < at[k] {
 							t.Errorf("%s after %d", x, at[k])
 						}

@@ -163,7 +163,8 @@ func TestLeasesLapse(t *testing.T) {
 		held := make(chan *plugin.Held, 1)
 		var shown []time.Duration
 		began := time.Now()
-		r := newRig(t, part{name: "p", from: []string{"in"}, retry: loop.RetryPolicy{Backoff: 1}, handle: func(_ context.Context, m *plugin.Message) error {
+		p := part{name: "p", from: []string{"in"}, retry: loop.RetryPolicy{Backoff: 1}}
+		p.handle = func(_ context.Context, m *plugin.Message) error {
 			shown = append(shown, time.Since(began))
 			if m.Attempt() > 1 {
 				return nil
@@ -171,7 +172,8 @@ func TestLeasesLapse(t *testing.T) {
 			h, err := m.Hold(time.Second)
 			held <- h
 			return err
-		}})
+		}
+		r := newRig(t, p)
 		r.send("a")
 		h := <-held
 		time.Sleep(900 * time.Millisecond)

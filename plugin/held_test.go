@@ -18,8 +18,11 @@ func TestHeldTakesOneVerdict(t *testing.T) {
 		give func(h *plugin.Held) error
 		want plugin.HeldVerdict
 	}{
-		"ack":            {(*plugin.Held).Ack, plugin.HeldVerdict{Kind: plugin.KindAck}},
-		"retry":          {func(h *plugin.Held) error { return h.Retry(cause, time.Second) }, plugin.HeldVerdict{Kind: plugin.KindRetry, After: time.Second, Cause: cause}},
+		"ack": {(*plugin.Held).Ack, plugin.HeldVerdict{Kind: plugin.KindAck}},
+		"retry": {
+			func(h *plugin.Held) error { return h.Retry(cause, time.Second) },
+			plugin.HeldVerdict{Kind: plugin.KindRetry, After: time.Second, Cause: cause},
+		},
 		"reject":         {func(h *plugin.Held) error { return h.Reject(cause) }, plugin.HeldVerdict{Kind: plugin.KindReject, Cause: cause}},
 		"resolve nil":    {func(h *plugin.Held) error { return h.Resolve(nil) }, plugin.HeldVerdict{Kind: plugin.KindAck}},
 		"resolve failed": {func(h *plugin.Held) error { return h.Resolve(cause) }, plugin.HeldVerdict{Kind: plugin.KindFail, Cause: cause}},

@@ -43,8 +43,8 @@ func Owned(f func(ctx context.Context, m OwnedMessage) error) Handler {
 }
 
 // BatchHandler is an optional interface of a Handler that would rather see what has gathered. Messages that it marks with
-// [Messages.Fail] have that verdict; the returned error is the verdict of all others. It must not hold messages of the batch back:
-// ms is valid until it returns.
+// [Messages.Fail] have that verdict; the returned error is the verdict of all others. ms is valid until it returns, and Hold fails in
+// it. A plugin with order by key gets its messages by Handle nevertheless: there, one verdict decides whether the next is shown.
 type BatchHandler interface {
 	HandleBatch(ctx context.Context, ms *Messages) error
 }

@@ -95,7 +95,8 @@ func TestReport(t *testing.T) {
 	if !strings.Contains(progress.String(), "20000 settled") {
 		t.Errorf("progress %q", progress.String())
 	}
-	if err := run(context.Background(), "missing.ndjson", t.TempDir(), &out, &progress); err == nil || !strings.Contains(err.Error(), "missing.ndjson") {
+	err := run(context.Background(), "missing.ndjson", t.TempDir(), &out, &progress)
+	if err == nil || !strings.Contains(err.Error(), "missing.ndjson") {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }

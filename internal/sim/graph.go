@@ -51,7 +51,7 @@ func randomSetup(r *rand.Rand) *setup {
 	u := &setup{steps: 200 + r.IntN(800), late: loop.Ticks(20 + r.IntN(100))}
 	u.retryRate, u.holdRate = pick(r, 0, 30, 100, 400), pick(r, 0, 30, 100, 400)
 	u.emitRate, u.panicRate = pick(r, 0, 100, 400, 800), pick(r, 0, 0, 10, 50)
-	u.deadFails, u.lateRate, u.swapRate = pick(r, 0, 100, 500), pick(r, 0, 5, 20), pick(r, 0, 0, 5, 20)
+	u.deadFails, u.lateRate, u.swapRate = pick(r, 0, 100, 500), pick(r, 0, 5, 20), pick(r, 0, 5, 20, 60)
 	u.giveUp = r.IntN(6) == 0
 	for i := range 1 + r.IntN(2) {
 		u.sources = append(u.sources, randomSource(r, fmt.Sprintf("in%d", i)))
