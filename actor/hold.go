@@ -43,7 +43,8 @@ func (w *worker) Hold(_ lend.Key, m *plugin.Message, lease time.Duration) (*plug
 	}
 	w.touched = true
 	t := plugin.Token{Epoch: w.inst.epoch, Seq: w.a.holds.Add(1)}
-	return plugin.NewHeld(key, &holder{a: w.a, lane: w.d.Lane}, t, own, m.Stream(), m.Attempt()), nil
+	w.inst.held.Add(1)
+	return plugin.NewHeld(key, &holder{a: w.a, lane: w.d.Lane, inst: w.inst}, t, own, m.Stream(), m.Attempt()), nil
 }
 
 // takeHeld takes the hold of the call in hand, if there is one, from the message.
@@ -76,6 +77,7 @@ func Lapse(h loop.Handle) bool { return h.(*plugin.Held).Lapse(key) }
 type holder struct {
 	a    *Actor
 	lane *loop.Lane
+	inst *instance
 }
 
 var _ plugin.HeldHost = (*holder)(nil)
@@ -101,6 +103,13 @@ func (h *holder) HeldVerdict(_ lend.Key, v plugin.HeldVerdict) {
 		d.Exceptions = append(d.Exceptions, e)
 	}
 	h.lane.Post(loop.HeldVerdict, d)
+	h.inst.holdEnded()
+}
+
+// HeldLapsed implements plugin.HeldHost.
+func (h *holder) HeldLapsed(lend.Key) {
+	h.inst.lapsed.Add(1)
+	h.inst.holdEnded()
 }
 
 // HeldExtend implements plugin.HeldHost.

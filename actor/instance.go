@@ -20,6 +20,31 @@ type instance struct {
 	crashed atomic.Bool
 	over    chan struct{}  // closed when another has taken its place
 	busy    sync.WaitGroup // workers of a pool that are at it
+	held    atomic.Int64   // messages that it holds
+	lapsed  atomic.Int64   // messages that it held too long
+	handed  chan struct{}  // one token: it holds nothing, look again
+}
+
+// holdEnded hears that a message which the instance held has had its verdict, or has lapsed.
+func (i *instance) holdEnded() {
+	if i.held.Add(-1) == 0 {
+		select {
+		case i.handed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// finished waits until the instance holds nothing more; it reports false if ctx ends first.
+func (i *instance) finished(ctx context.Context) bool {
+	for i.held.Load() > 0 {
+		select {
+		case <-i.handed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // launch makes an instance and starts it.
@@ -40,7 +65,9 @@ func (a *Actor) launch(ctx context.Context, factory func() (plugin.Handler, erro
 		return nil, fmt.Errorf("plugin %q: version %q does not start: %w", a.cfg.Name, version, err)
 	}
 	b, _ := h.(plugin.BatchHandler)
-	return &instance{handler: h, batch: b, version: version, epoch: epoch, over: make(chan struct{})}, nil
+	return &instance{
+		handler: h, batch: b, version: version, epoch: epoch, over: make(chan struct{}), handed: make(chan struct{}, 1),
+	}, nil
 }
 
 func (a *Actor) env(version string) plugin.Env {

@@ -89,6 +89,11 @@ func (a *Actor) handOver(ctx context.Context, s *swap, next *instance, v Version
 	for _, l := range a.lanes { // what the old one holds ends within v.Drain
 		l.Post(loop.Unpause, &loop.Detail{Epoch: next.epoch, After: loop.TicksOf(v.Drain)})
 	}
+	before := old.lapsed.Load()
+	if !old.finished(ctx) {
+		a.cfg.Logger.Warn("replaced version still holds messages", "plugin", a.cfg.Name, "version", old.version, "messages", old.held.Load())
+	}
+	s.redelivered += int(old.lapsed.Load() - before)
 	a.retire(ctx, old)
 	return nil
 }

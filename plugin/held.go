@@ -69,6 +69,7 @@ type HeldVerdict struct {
 // HeldHost is the runtime's side of a Held. Only Penstock's own packages can implement it.
 type HeldHost interface {
 	HeldVerdict(k lend.Key, v HeldVerdict)
+	HeldLapsed(k lend.Key) // under the Held's lock
 	HeldExtend(k lend.Key, t Token, lease time.Duration)
 	HeldReopen(k lend.Key, t Token)
 	HeldEmit(k lend.Key, stream string, payload []byte, e *Emission) (HeldEmit, error)
@@ -289,6 +290,7 @@ func (h *Held) Lapse(lend.Key) (lapsed bool) {
 		return true
 	}
 	h.state = heldLapsed
+	h.host.HeldLapsed(lend.Key{})
 	for _, e := range h.emits {
 		e.Batch.Free()
 	}

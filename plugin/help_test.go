@@ -88,6 +88,8 @@ func (h *host) HeldExtend(_ lend.Key, _ plugin.Token, lease time.Duration) {
 	h.extended = append(h.extended, lease)
 }
 
+func (h *host) HeldLapsed(lend.Key) {}
+
 func (h *host) HeldReopen(lend.Key, plugin.Token) { h.reopened++ }
 
 func (h *host) HeldEmit(_ lend.Key, stream string, payload []byte, _ *plugin.Emission) (plugin.HeldEmit, error) {

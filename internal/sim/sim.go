@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
@@ -143,6 +144,9 @@ type plug struct {
 	swap   *swapRun
 }
 
+// never is a time that does not come.
+const never = math.MaxInt64
+
 // lane is what one loop sends to one plug.
 type lane struct {
 	p    *plug
@@ -156,7 +160,7 @@ type lane struct {
 	outBytes int64
 	serving  bool
 	paused   bool
-	revokeAt int64  // holds of versions before epoch may be revoked from then on; 0 for never
+	revokeAt int64  // holds of versions before epoch may be revoked from then on
 	epoch    uint32 // that serves, as the core was told
 	stuck    int    // dead letters refused
 	dropped  int

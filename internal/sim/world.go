@@ -43,7 +43,7 @@ func (s *Sim) newLoop(idx int, set *sourceSetup) *simLoop {
 	for i, c := range consumers {
 		p := s.plugs[slices.Index(s.set.plugs, c)]
 		ln := &lane{
-			p: p, l: l, id: loop.ConsumerID(i), pipe: make(chan loop.Delivery, 1000), keys: map[uint64][]*debt{}, epoch: 1,
+			p: p, l: l, id: loop.ConsumerID(i), pipe: make(chan loop.Delivery, 1000), keys: map[uint64][]*debt{}, epoch: 1, revokeAt: never,
 			emitted: map[string]uint64{},
 		}
 		p.lanes = append(p.lanes, ln)
@@ -93,7 +93,7 @@ func (l *simLoop) observe(ev *loop.Event, effects []loop.Effect) {
 		if ln.paused {
 			ln.epoch--
 		}
-		ln.paused, ln.revokeAt = false, 0
+		ln.paused, ln.revokeAt = false, never
 		if ev.Detail.Epoch > ln.epoch {
 			ln.epoch, ln.revokeAt = ev.Detail.Epoch, s.now()+int64(ev.Detail.After)
 		}
@@ -135,7 +135,7 @@ func (l *simLoop) tick(now int64) {
 		}
 	}
 	for _, ln := range l.lanes {
-		if ln.revokeAt > was {
+		if ln.revokeAt > was && ln.revokeAt != never {
 			ln.revokeAt += late
 		}
 	}
@@ -370,7 +370,7 @@ func (l *simLoop) Lapse(handle loop.Handle) bool {
 // revocable says whether a hold may end because its version is replaced.
 func (s *Sim) revocable(h *hold) bool {
 	ln := h.debt.lane
-	return ln.revokeAt > 0 && s.now() >= ln.revokeAt && h.epoch < ln.epoch
+	return s.now() >= ln.revokeAt && h.epoch < ln.epoch
 }
 
 // LinkSettled tells every loop.
