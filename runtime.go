@@ -206,7 +206,7 @@ func (rt *Runtime) addSource(s Source, hold *arena.Account, loops []int) error {
 	}
 	in.driver = loop.NewDriver(loop.DriverConfig{
 		Core: loop.Config{
-			Graph: in.graph.Graph, Window: loop.Window{Messages: s.Limit, Bytes: limit}, Open: loop.Window{Messages: 8192, Bytes: 1024 << 10},
+			Graph: in.graph.Graph, Window: loop.Window{Messages: s.Limit, Bytes: limit}, Open: loop.Window{Messages: 32768, Bytes: 8 << 20},
 			NewBatch: rt.arena.NewBatch, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Late: loop.TicksOf(lateTick),
 		},
 		Mailboxes: mailboxes, World: in, Clock: rt.p.Clock, Evacuation: hold,

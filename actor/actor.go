@@ -100,7 +100,8 @@ var (
 type Actor struct {
 	cfg     Config
 	mailbox chan loop.Delivery
-	control chan func(w *worker)
+	control chan func(w *worker) // what is to be done between two deliveries; see ring
+	rung    atomic.Bool          // a bell is in the mailbox
 	emits   map[string]bool
 
 	ctx    context.Context // ends when the actor is stopped
@@ -131,7 +132,7 @@ type Actor struct {
 // New makes an Actor; it does nothing before Start.
 func New(cfg Config) *Actor {
 	a := &Actor{
-		cfg: cfg, mailbox: make(chan loop.Delivery, cfg.Places), control: make(chan func(*worker), 1), emits: map[string]bool{},
+		cfg: cfg, mailbox: make(chan loop.Delivery, cfg.Places+1), control: make(chan func(*worker), 1), emits: map[string]bool{},
 		resume: make(chan struct{}),
 	}
 	if a.cfg.Sleep == nil {
@@ -195,10 +196,41 @@ func (a *Actor) Step() bool {
 	}
 	select {
 	case a.workers[0].own = <-a.mailbox:
-		a.workers[0].take(&a.workers[0].own)
+		a.answered(&a.workers[0].own)
+		if a.workers[0].own.Lane != nil {
+			a.workers[0].take(&a.workers[0].own)
+		}
 		return true
 	default:
 		return false
+	}
+}
+
+// ring has whoever reads the mailbox look up: at control, and whether the actor is being stopped. A reader that waits for one channel only
+// wakes much faster than one that selects, so the bell comes by the mailbox, as a delivery without a lane. There is at most one, for which
+// the mailbox has a place more than loops have credit.
+func (a *Actor) ring() {
+	if a.rung.CompareAndSwap(false, true) {
+		a.mailbox <- loop.Delivery{}
+	}
+}
+
+// answered notes that d was the bell, if it was.
+func (a *Actor) answered(d *loop.Delivery) {
+	if d.Lane == nil {
+		a.rung.Store(false)
+	}
+}
+
+// obey does what is to be done between two deliveries.
+func (a *Actor) obey(w *worker) {
+	if len(a.control) == 0 {
+		return
+	}
+	select {
+	case f := <-a.control:
+		f(w)
+	default:
 	}
 }
 
@@ -212,6 +244,7 @@ func (a *Actor) Stop(ctx context.Context) error {
 	a.stopping.Store(true)
 	a.mu.Unlock()
 	a.cancel(ErrStopped)
+	a.ring()
 	finished := make(chan struct{})
 	go func() {
 		a.done.Wait()
@@ -249,8 +282,10 @@ func (a *Actor) returnAll() {
 	for {
 		select {
 		case d := <-a.mailbox:
-			a.workers[0].revoke(&d, nil)
-			a.finish(&d)
+			if a.answered(&d); d.Lane != nil {
+				a.workers[0].revoke(&d, nil)
+				a.finish(&d)
+			}
 		default:
 			return
 		}

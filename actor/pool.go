@@ -54,12 +54,13 @@ func (p *pool) start() {
 // deal takes deliveries from the mailbox and parts them, until the actor is stopped.
 func (p *pool) deal() {
 	for {
-		select {
-		case d := <-p.a.mailbox:
+		d := <-p.a.mailbox
+		p.a.answered(&d)
+		if d.Lane != nil {
 			p.part(d)
-		case f := <-p.a.control:
-			f(p.a.workers[0])
-		case <-p.a.ctx.Done():
+		}
+		p.a.obey(p.a.workers[0])
+		if p.a.stopping.Load() {
 			return
 		}
 	}

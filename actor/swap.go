@@ -183,6 +183,7 @@ func (a *Actor) replace(ctx context.Context, next *instance, v Version, before f
 	} else {
 		select {
 		case a.control <- change:
+			a.ring()
 		case <-ctx.Done():
 		case <-a.ctx.Done():
 		}

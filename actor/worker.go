@@ -27,6 +27,7 @@ type worker struct {
 	pos     int // place in the delivery of the message in hand
 	emits   emitter
 	blocked map[laneKey]struct{} // keys of which a message is not done with
+	filter  [filterSize]uint16   // how many of them have these low bits: most messages need no look-up
 	report  []loop.Exception
 	touched bool // the message in hand was held, or has emitted
 	inBatch bool // HandleBatch is under way
@@ -42,6 +43,8 @@ type worker struct {
 	callNow   atomic.Pointer[callContext]
 	seen      watched
 }
+
+const filterSize = 1 << 10
 
 // laneKey is a key of one loop's messages: order is by source and key, and each loop says by itself when a key goes on.
 type laneKey struct {
@@ -73,22 +76,14 @@ func (w *worker) renew() {
 
 // serve takes deliveries until the actor is stopped.
 func (w *worker) serve() {
-	done := w.a.ctx.Done()
 	for {
-		if len(w.a.control) == 0 { // while deliveries wait, a look costs less than a select
-			select {
-			case w.own = <-w.a.mailbox:
-				w.take(&w.own)
-				continue
-			default:
-			}
-		}
-		select {
-		case w.own = <-w.a.mailbox:
+		w.own = <-w.a.mailbox
+		w.a.answered(&w.own)
+		if w.own.Lane != nil {
 			w.take(&w.own)
-		case f := <-w.a.control:
-			f(w)
-		case <-done:
+		}
+		w.a.obey(w)
+		if w.a.stopping.Load() {
 			return
 		}
 	}
@@ -123,7 +118,10 @@ func giveBack(d *loop.Delivery, detail *loop.Detail) {
 // letGo ends the keeping back of keys. A delivery that is only about keys is answered, so that the loop knows what had been kept back.
 func (w *worker) letGo(d *loop.Delivery, keys []uint64) {
 	for _, h := range keys {
-		delete(w.blocked, laneKey{d.Lane, h})
+		if _, ok := w.blocked[laneKey{d.Lane, h}]; ok {
+			delete(w.blocked, laneKey{d.Lane, h})
+			w.filter[h%filterSize]--
+		}
 		if mutate.On(mutate.KeysOfAllLanes) {
 			maps.DeleteFunc(w.blocked, func(k laneKey, _ struct{}) bool { return k.hash == h })
 		}
@@ -305,7 +303,10 @@ func (w *worker) message(i int) *plugin.Message {
 // keptBack reports message i as deferred if its key is not done with.
 func (w *worker) keptBack(i int) bool {
 	h := w.hash(i)
-	if _, ok := w.blocked[laneKey{w.d.Lane, h}]; !ok || h == 0 {
+	if h == 0 || w.filter[h%filterSize] == 0 {
+		return false
+	}
+	if _, ok := w.blocked[laneKey{w.d.Lane, h}]; !ok {
 		return false
 	}
 	w.report = append(w.report, loop.Exception{Index: uint32(w.index(i)), What: loop.Deferred})
@@ -373,8 +374,10 @@ func (w *worker) holdBack(i int) {
 	if !w.a.cfg.Order || mutate.On(mutate.KeyNotHeldBack) {
 		return
 	}
-	if h := w.hash(i); h != 0 {
+	h := w.hash(i)
+	if _, ok := w.blocked[laneKey{w.d.Lane, h}]; !ok && h != 0 {
 		w.blocked[laneKey{w.d.Lane, h}] = struct{}{}
+		w.filter[h%filterSize]++
 	}
 }
 
