@@ -13,13 +13,13 @@ import (
 
 var errBusy = errors.New("on purpose, now and then")
 
-// ordered is a plugin that checks the order of each key by itself, across retries and holds. If it is told to, it asks for one in a hundred
-// messages again, and holds one in a thousand.
+// ordered is a plugin that checks the order of each key by itself, across retries and holds. If it is told to, it asks for one message in
+// so many again, and holds one in ten times as many.
 type ordered struct {
-	exceptions bool
-	turn       int      // which one in a hundred, so that plugins do not all fail at the same message
-	next       []uint32 // by key: the place of the message that must come
-	later      chan *penstock.Held
+	every int      // asks again for one message in so many; 0 for none
+	turn  int      // which one of them, so that plugins do not all fail at the same message
+	next  []uint32 // by key: the place of the message that must come
+	later chan *penstock.Held
 
 	first, retried, held int // first attempts, and what became of them
 	count, wrong         int
@@ -33,13 +33,13 @@ func (h *ordered) Handle(_ context.Context, m *penstock.Message) error {
 	if place != h.next[key] {
 		h.wrong++
 	}
-	if h.exceptions && m.Attempt() == 1 {
+	if h.every > 0 && m.Attempt() == 1 {
 		h.first++
-		if h.first%100 == h.turn {
+		if h.first%h.every == h.turn {
 			h.retried++
 			return penstock.Retry(errBusy, 0)
 		}
-		if h.first%1000 == 100+h.turn+1 {
+		if h.first%(10*h.every) == h.every+h.turn+1 {
 			held, err := m.Hold(time.Minute)
 			if err != nil {
 				return err
@@ -70,14 +70,15 @@ func (h *ordered) verify(in *input, n int) error {
 		return fmt.Errorf("a plugin has been done with %d messages instead of %d, %d of them out of order; the last bytes of all are right: %v",
 			h.count, n, h.wrong, h.sum == in.sumOf(n))
 	}
-	if h.exceptions && (h.retried < n/100-1 || h.held < n/1000-1) {
+	if h.every > 0 && (h.retried < n/h.every-1 || h.held < n/(10*h.every)-1) {
 		return fmt.Errorf("of %d messages %d were retried and %d held: too few", n, h.retried, h.held)
 	}
 	return nil
 }
 
-// orderedAt measures deliveries/s with order by key: of a number of plugins, of which some retry and hold.
-func orderedAt(plugins, exceptional int) measure {
+// orderedAt measures deliveries/s of a number of plugins with order by key. Each retries one of every so many messages, and holds one of
+// ten times as many; 0 for neither.
+func orderedAt(plugins, every int) measure {
 	return func(ctx context.Context, r *runner) ([]float64, error) {
 		f := &feed{from: r.in, size: r.in.size, total: r.messages(runMessages / 4), batch: 64}
 		handlers := make([]*ordered, plugins)
@@ -85,7 +86,7 @@ func orderedAt(plugins, exceptional int) measure {
 			return payload[atKey : atKey+4]
 		}}}}
 		for i := range handlers {
-			h := &ordered{exceptions: i < exceptional, turn: 7 * i % 100, next: make([]uint32, keys), later: make(chan *penstock.Held, 1024)}
+			h := &ordered{every: every, turn: 7 * i % 100, next: make([]uint32, keys), later: make(chan *penstock.Held, 1024)}
 			handlers[i] = h
 			p.Plugins = append(p.Plugins, penstock.Plugin{
 				Name: fmt.Sprintf("plugin%d", i), From: []string{"input"}, ByKey: true, New: func() (penstock.Handler, error) { return h, nil },
@@ -120,15 +121,17 @@ func orderedAt(plugins, exceptional int) measure {
 }
 
 func exceptionFigures() []figure {
-	const what = "1 % retried, 0.1 % held, order by key over 10,000 keys: 8 plugins, 1 KiB, batches of 64"
+	const what = "order by key over 10,000 keys, 8 plugins, 1 KiB, batches of 64; "
 	return []figure{
 		{
-			name: "exceptions", what: what + "; each plugin does so", against: "the same pipeline, clean", size: 1024,
-			rows: []row{{"exceptions", perSecond, atLeast(0.5)}}, ours: orderedAt(8, 8), reference: orderedAt(8, 0),
+			name: "exceptions", what: what + "1 % of all messages retried and 0.1 % held, by one or another of the plugins",
+			against: "the same pipeline, clean", size: 1024,
+			rows: []row{{"exceptions", perSecond, atLeast(0.5)}}, ours: orderedAt(8, 800), reference: orderedAt(8, 0),
 		},
 		{
-			name: "exceptions-one", what: what + "; one plugin does so", against: "the same pipeline, clean", size: 1024,
-			rows: []row{{"exceptions-one", perSecond, want{}}}, ours: orderedAt(8, 1), reference: orderedAt(8, 0),
+			name: "exceptions-each", what: what + "1 % retried and 0.1 % held by each of the plugins: 8.8 % of all messages",
+			against: "the same pipeline, clean", size: 1024,
+			rows: []row{{"exceptions-each", perSecond, want{}}}, ours: orderedAt(8, 100), reference: orderedAt(8, 0),
 		},
 	}
 }

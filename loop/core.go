@@ -131,9 +131,17 @@ func (c *Core) Counts() Counts {
 // Live is the number of batches and lone messages that are not done with. With it at zero, nothing is owed to anybody.
 func (c *Core) Live() int { return c.live }
 
+// effect adds an effect. Fields that its kind does not use may hold what they held before: clearing them would cost more than the rest.
 func (c *Core) effect(k EffectKind) *Effect {
-	c.effects = append(c.effects, Effect{Kind: k})
-	return &c.effects[len(c.effects)-1]
+	n := len(c.effects)
+	if n < cap(c.effects) {
+		c.effects = c.effects[:n+1]
+	} else {
+		c.effects = append(c.effects, Effect{})
+	}
+	e := &c.effects[n]
+	e.Kind = k
+	return e
 }
 
 // arrived makes a unit of a batch of the source.
@@ -192,10 +200,12 @@ func (c *Core) spread(u *unit) {
 		u.batch.Lend(len(consumers) - 1)
 	}
 	for _, id := range consumers {
-		c.enqueue(&c.cons[id], u)
-	}
-	for _, id := range consumers {
-		c.pump(&c.cons[id])
+		if k := &c.cons[id]; !k.pending() && k.open() && k.hasCredit() && !c.gaveUp {
+			c.lendWhole(k, u)
+		} else {
+			c.enqueue(k, u)
+			c.pump(k)
+		}
 	}
 }
 
@@ -321,7 +331,7 @@ func (c *Core) drain(after Ticks) {
 	c.draining, c.drained = true, false
 	if c.gaveUp {
 		c.drained = true
-		c.effect(Drained)
+		c.effect(Drained).Count = 0
 		return
 	}
 	if after > 0 && !c.deadline.armed() {
@@ -333,7 +343,7 @@ func (c *Core) checkDrained() {
 	if c.draining && !c.drained && (c.live == 0 || mutate.On(mutate.DrainTooSoon) && c.live == 1) {
 		c.drained = true
 		c.wheel.remove(&c.deadline)
-		c.effect(Drained)
+		c.effect(Drained).Count = 0
 	}
 }
 
