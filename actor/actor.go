@@ -61,6 +61,7 @@ type Restart struct {
 // State is where an Actor is.
 type State int32
 
+// The states, in the order in which a plugin that goes well goes through them.
 const (
 	Idle        State = iota // not started
 	Running                  // its instance serves

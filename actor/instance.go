@@ -198,7 +198,8 @@ func (a *Actor) backoff() bool {
 			recent = append(recent, t)
 		}
 	}
-	a.crashes = append(recent, now)
+	recent = append(recent, now)
+	a.crashes = recent
 	crashes, resume := len(a.crashes), a.resume
 	a.mu.Unlock()
 	if r.Crashes > 0 && crashes >= r.Crashes {

@@ -464,7 +464,7 @@ func (c *callContext) Done() <-chan struct{} {
 	return c.Context.Done()
 }
 
-var errReturned = errors.New("Handle has returned")
+var errReturned = errors.New("the call of Handle has returned")
 
 func (c *callContext) end() { c.cancel(errReturned) }
 

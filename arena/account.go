@@ -138,8 +138,10 @@ func (ac *Account) charge(n int64) error {
 			return fmt.Errorf("arena: lease for account %q: account: %w", ac.name, ErrClosed)
 		}
 		ac.arena.refused++
-		return &BudgetError{Account: ac.name, Class: ac.class, Wanted: n, Used: ac.used, Limit: ac.limit,
-			ClassUsed: cl.used, ClassSize: cl.size}
+		return &BudgetError{
+			Account: ac.name, Class: ac.class, Wanted: n, Used: ac.used, Limit: ac.limit,
+			ClassUsed: cl.used, ClassSize: cl.size,
+		}
 	}
 	cl.reserved -= min(max(ac.guaranteed-ac.used, 0), n)
 	cl.used += n

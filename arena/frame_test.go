@@ -16,7 +16,11 @@ func TestHeader(t *testing.T) {
 		name string
 		want []byte
 	}{
-		{"a", []byte("1")}, {"", []byte("no name")}, {"b", []byte{}}, {"c", nil}, {"A", nil},
+		{"a", []byte("1")},
+		{"", []byte("no name")},
+		{"b", []byte{}},
+		{"c", nil},
+		{"A", nil},
 		{string(make([]byte, 65535)), []byte("long")},
 	} {
 		if got := Header(block, c.name); !bytes.Equal(got, c.want) || (got == nil) != (c.want == nil) {

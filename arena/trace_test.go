@@ -36,7 +36,9 @@ func TestTraceNamesTheHolder(t *testing.T) {
 		t.Fatalf("close: %v", err)
 	}
 	text := err.Error()
-	for _, want := range []string{"takeAndForget", "TestTraceNamesTheHolder", "trace_test.go:", "lease\n", "retain\n", "resolve\n", "before it are not kept"} {
+	for _, want := range []string{
+		"takeAndForget", "TestTraceNamesTheHolder", "trace_test.go:", "lease\n", "retain\n", "resolve\n", "before it are not kept",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report does not say %q:\n%s", want, text)
 		}

@@ -39,8 +39,10 @@ func TestWait(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := newArena(t, 100)
-				x := &actors{arena: a, self: newAccount(t, a, Sources, "self", 0, 70), filler: newAccount(t, a, Sources, "filler", 0, 70),
-					other: newAccount(t, a, Sources, "other", 3, 0)}
+				x := &actors{
+					arena: a, self: newAccount(t, a, Sources, "self", 0, 70), filler: newAccount(t, a, Sources, "filler", 0, 70),
+					other: newAccount(t, a, Sources, "other", 3, 0),
+				}
 				x.held = fillUp(t, x.filler)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()

@@ -74,8 +74,10 @@ func open(cfg Config, fsys fsx.FS) (*File, error) {
 	}
 	dir := filepath.Dir(cfg.Path)
 	if err := fsx.Mkdir(fsys, dir, dirPerm); err != nil {
-		return nil, &Error{Op: "open", Path: cfg.Path, Err: err,
-			Hint: "the directory " + dir + " cannot be made: make it, or change the data directory"}
+		return nil, &Error{
+			Op: "open", Path: cfg.Path, Err: err,
+			Hint: "the directory " + dir + " cannot be made: make it, or change the data directory",
+		}
 	}
 	log, err := fsx.OpenLog(fsys, cfg.Path, filePerm)
 	if err != nil {
@@ -234,8 +236,10 @@ func (f *File) next() []*request {
 // commit makes a group durable, or leaves nothing of it.
 func (f *File) commit(group []*request) error {
 	if err := f.log.Mend(); err != nil {
-		return &Error{Op: "cut", Path: f.path, Offset: f.log.Good(), Err: err,
-			Hint: "a torn letter is at the end of the file; nothing is written before it can be cut off"}
+		return &Error{
+			Op: "cut", Path: f.path, Offset: f.log.Good(), Err: err,
+			Hint: "a torn letter is at the end of the file; nothing is written before it can be cut off",
+		}
 	}
 	lines := group[0].lines
 	if len(group) > 1 {

@@ -25,6 +25,7 @@ func TicksOf(d time.Duration) Ticks { return Ticks((d + time.Millisecond - 1) / 
 // Overflow says what happens when a consumer is behind by more than its mailbox.
 type Overflow uint8
 
+// The policies.
 const (
 	Block      Overflow = iota // its messages wait, and in the end its source does
 	DropOldest                 // the oldest waiting are dropped: settled, counted
@@ -103,6 +104,7 @@ func (d *Delivery) Len() int {
 // What says what became of an exceptional message.
 type What uint8
 
+// What can become of it.
 const (
 	Failed   What = iota // an error: the policy decides
 	Retried              // asked to come again
@@ -153,6 +155,7 @@ type Emit struct {
 // EventKind says which event an Event is.
 type EventKind uint8
 
+// The events, and the fields that each uses.
 const (
 	Arrived      EventKind = iota // Batch, of the source
 	Emitted                       // Detail.Emits, without parents
@@ -174,8 +177,10 @@ const (
 	Drain                         // After: no more arrivals; Drained when all has settled, or after that long, 0 for no bound
 )
 
-var eventNames = [...]string{"arrived", "emitted", "outcome", "held-verdict", "hold-extended", "hold-reopened", "hold-lapsed",
-	"link-settled", "credit", "resumed", "buried", "pause", "unpause", "assign", "revoke", "pressure", "tick", "drain"}
+var eventNames = [...]string{
+	"arrived", "emitted", "outcome", "held-verdict", "hold-extended", "hold-reopened", "hold-lapsed",
+	"link-settled", "credit", "resumed", "buried", "pause", "unpause", "assign", "revoke", "pressure", "tick", "drain",
+}
 
 // String is the name as scenarios write it.
 func (k EventKind) String() string {
@@ -215,6 +220,7 @@ type Detail struct {
 // EffectKind says which effect an Effect is.
 type EffectKind uint8
 
+// The effects, and the fields that each uses.
 const (
 	Deliver      EffectKind = iota // Delivery, to its Consumer's mailbox, which has room for it
 	Settle                         // Settlement
@@ -232,8 +238,10 @@ const (
 	Drained                        // nothing is left; Count is what was given back to the source
 )
 
-var effectNames = [...]string{"deliver", "settle", "release", "free", "evacuate", "share", "dead-letter", "lapse-hold", "announce-link",
-	"window", "timer", "want-credit", "quiet", "drained"}
+var effectNames = [...]string{
+	"deliver", "settle", "release", "free", "evacuate", "share", "dead-letter", "lapse-hold", "announce-link",
+	"window", "timer", "want-credit", "quiet", "drained",
+}
 
 // String is the name as scenarios write it.
 func (k EffectKind) String() string {

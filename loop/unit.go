@@ -245,9 +245,9 @@ func (c *Core) split(k *consumer, u *unit, i uint32, into *arena.Batch) *unit {
 }
 
 // before orders messages as they arrived.
-func (s *unit) before(t *unit) bool {
-	if s.seq != t.seq {
-		return s.seq < t.seq
+func (u *unit) before(t *unit) bool {
+	if u.seq != t.seq {
+		return u.seq < t.seq
 	}
-	return s.index < t.index
+	return u.index < t.index
 }

@@ -194,9 +194,9 @@ func (m OwnedMessage) Attempt() int { return m.attempt }
 
 // Messages is a batch on loan to a [BatchHandler], valid until HandleBatch returns. It must not be used by two goroutines at once.
 type Messages struct {
-	at   func(i int) *Message
-	n    int
-	errs []error
+	at  func(i int) *Message
+	n   int
+	own []own
 }
 
 // Len is the number of messages.
@@ -206,20 +206,24 @@ func (ms *Messages) Len() int { return ms.n }
 func (ms *Messages) At(i int) *Message { return ms.at(i) }
 
 // Fail gives message i a verdict of its own, as if Handle had returned err for it; nil acknowledges it.
-func (ms *Messages) Fail(i int, err error) { ms.errs[i] = &own{err} }
+func (ms *Messages) Fail(i int, err error) { ms.own[i] = own{true, err} }
 
 // Bind makes ms show n messages through at. It is called by the runtime.
 func (ms *Messages) Bind(_ lend.Key, n int, at func(i int) *Message) {
 	ms.at, ms.n = at, n
-	ms.errs = append(ms.errs[:0], make([]error, n)...)
+	ms.own = append(ms.own[:0], make([]own, n)...)
 }
 
 // Verdict is the error of message i: its own where it was marked, else that of the whole.
 func (ms *Messages) Verdict(_ lend.Key, i int, whole error) error {
-	if o, ok := ms.errs[i].(*own); ok {
-		return o.error
+	if o := ms.own[i]; o.given {
+		return o.err
 	}
 	return whole
 }
 
-type own struct{ error }
+// own is the verdict that a batch handler gave one message.
+type own struct {
+	given bool
+	err   error
+}

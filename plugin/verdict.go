@@ -9,6 +9,7 @@ import (
 // Kind is what became of one delivery of one message.
 type Kind uint8
 
+// The verdicts.
 const (
 	KindAck    Kind = iota // done
 	KindFail               // an error without a verdict: the plugin's retry policy decides

@@ -30,8 +30,9 @@ func main() {
 	out := flag.String("out", "examples/flights/out", "directory for what is found")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *in, *out, os.Stdout, os.Stderr); err != nil {
+	err := run(ctx, *in, *out, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "flights:", err)
 		os.Exit(1)
 	}
@@ -82,9 +83,11 @@ func pipeline(in, out string, counts *airports) (penstock.Pipeline, error) {
 			{Name: "delays", From: []string{"flights"}, Emits: []string{"late"}, New: func() (penstock.Handler, error) {
 				return &delays{Threshold: 60}, nil
 			}},
-			{Name: "longhaul", From: []string{"flights"}, Emits: []string{"long"}, ByKey: true,
+			{
+				Name: "longhaul", From: []string{"flights"}, Emits: []string{"long"}, ByKey: true,
 				Retry: penstock.RetryPolicy{Backoff: 5 * time.Millisecond},
-				New:   func() (penstock.Handler, error) { return &longhaul{}, nil }},
+				New:   func() (penstock.Handler, error) { return &longhaul{}, nil },
+			},
 			{Name: "airports", From: []string{"flights"}, New: func() (penstock.Handler, error) { return counts, nil }},
 		},
 		Sinks: []penstock.Sink{

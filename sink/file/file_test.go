@@ -332,8 +332,14 @@ func TestOpenErrorsSayWhatToDo(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	for _, cfg := range []Config{
-		{}, {Path: "x", Mode: "overwrite"}, {Path: "x", Sync: "always"}, {Path: "x", Buffer: 10}, {Path: "x", Rotate: Rotate{Keep: -1}},
-		{Path: "x", Delimiter: strings.Repeat("-", 65)}, {Path: "x", Rotate: Rotate{MaxBytes: -1}}, {Path: "x", Rotate: Rotate{MaxAge: -1}},
+		{},
+		{Path: "x", Mode: "overwrite"},
+		{Path: "x", Sync: "always"},
+		{Path: "x", Buffer: 10},
+		{Path: "x", Rotate: Rotate{Keep: -1}},
+		{Path: "x", Delimiter: strings.Repeat("-", 65)},
+		{Path: "x", Rotate: Rotate{MaxBytes: -1}},
+		{Path: "x", Rotate: Rotate{MaxAge: -1}},
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("New(%+v) succeeds", cfg)

@@ -65,8 +65,10 @@ func newRig(t testing.TB, fx Fixture) *rig {
 	if err != nil {
 		t.Fatalf("kit: %v", err)
 	}
-	r := &rig{TB: t, fx: fx, arena: a, account: acc, ctx: context.Background(), next: 1000,
-		changed: make(chan struct{}, 1), byBatch: map[*sink.Batch]*lent{}}
+	r := &rig{
+		TB: t, fx: fx, arena: a, account: acc, ctx: context.Background(), next: 1000,
+		changed: make(chan struct{}, 1), byBatch: map[*sink.Batch]*lent{},
+	}
 	r.open()
 	return r
 }
