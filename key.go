@@ -2,6 +2,7 @@ package penstock
 
 import (
 	"fmt"
+	"runtime/debug"
 	"unsafe"
 
 	"github.com/buger/jsonparser"
@@ -32,11 +33,16 @@ func (e *KeyError) Error() string {
 	return fmt.Sprintf("source %q: its key function returned bytes that are not a part of the payload: return a sub-slice of it", e.Source)
 }
 
-// keys fills in key and key hash of each frame of b.
-func (in *intake) keys(b *arena.Batch) error {
+// keys fills in key and key hash of each frame of b. A key function that panics fails the batch, and nobody else.
+func (in *intake) keys(b *arena.Batch) (err error) {
 	if in.spec.Key == nil {
 		return nil
 	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("its key function panicked: %v\n%s", v, debug.Stack())
+		}
+	}()
 	b.Hashes = b.Hashes[:0]
 	for i := range b.Frames {
 		f := &b.Frames[i]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 
 // Run runs the pipeline until every source has ended and all is settled, or until ctx ends. Then sources stop, what is under way goes on
 // for as long as Pipeline.Drain, and what is left is given back to its source, to come again. Run reports what has become of all messages,
-// and what failed: an error of a source, a plugin that does not start, a handler that does not return. A context that ends is no error.
+// and what failed: an error of a source, a plugin that does not start, a handler that does not return, memory that is still on loan (an
+// *arena.LeakError: most often a Held that was never given a verdict). A context that ends is no error.
 func (rt *Runtime) Run(ctx context.Context) (Summary, error) {
 	rt.mu.Lock()
 	ran := rt.started
@@ -103,7 +105,7 @@ var errNotStopped = errors.New("not stopped in time")
 
 // run reads the source to its end, and waits until all is settled.
 func (in *intake) run(ctx context.Context) error {
-	err := in.spec.From.Run(ctx, in)
+	err := in.read(ctx)
 	in.stop()
 	if errors.Is(err, source.ErrStopped) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil
@@ -114,6 +116,16 @@ func (in *intake) run(ctx context.Context) error {
 	}
 	in.drain(ctx, in.rt.p.Drain)
 	return err
+}
+
+// read runs the source. A panic of Run is its error; what it does in goroutines of its own cannot be caught.
+func (in *intake) read(ctx context.Context) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("it panicked: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return in.spec.From.Run(ctx, in)
 }
 
 // drain waits until all is settled; once ctx has ended, no longer than limit.

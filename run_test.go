@@ -335,6 +335,38 @@ func TestKeyFunctionThatMisbehavesIsRefused(t *testing.T) {
 	})
 }
 
+// Promise: a key function, or a source, that panics ends that source with an error that names it, and nothing else.
+func TestPanicOfASourceIsItsError(t *testing.T) {
+	for name, broken := range map[string]penstock.Source{
+		"key function": {Name: "in", From: &list{batches: [][]string{{"a"}}}, Key: func([]byte) []byte { panic("no key") }},
+		"source":       {Name: "in", From: panics{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				other := &list{batches: [][]string{{"b", "c"}}}
+				rt, _ := prepare(t, penstock.Pipeline{
+					Sources: []penstock.Source{broken, {Name: "other", From: other}},
+					Plugins: []penstock.Plugin{{Name: "p", From: []string{"in", "other"}, New: function(ignore)}},
+				})
+				s, err := rt.Run(t.Context())
+				if err == nil || !strings.Contains(err.Error(), `"in"`) || !strings.Contains(err.Error(), "panicked") {
+					t.Errorf("error %v", err)
+				}
+				if s.Accepted != 2 || s.Settled != 2 {
+					t.Errorf("the other source: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+// panics is a source that does.
+type panics struct{}
+
+func (panics) Run(context.Context, source.Intake) error { panic("no source") }
+func (panics) Settle(source.Settlement)                 {}
+func (panics) Close(context.Context) error              { return nil }
+
 // Promise: the summary as JSON has the totals at the top.
 func TestSummaryAsJSON(t *testing.T) {
 	b, err := json.Marshal(penstock.Summary{Accepted: 1, Settled: 2, Retried: 3, Held: 4, Dead: 5, Dropped: 6})

@@ -78,7 +78,7 @@ func (c *Core) Step(ev *Event) []Effect {
 	c.effects, c.receipts = c.effects[:0], c.receipts[:0]
 	switch ev.Kind {
 	case Arrived:
-		c.arrived(ev.Batch)
+		c.arrived(ev.Batch, ev.Bytes)
 	case Emitted:
 		for i := range ev.Detail.Emits {
 			c.emitted(nil, ev.Consumer, &ev.Detail.Emits[i])
@@ -145,11 +145,11 @@ func (c *Core) effect(k EffectKind) *Effect {
 }
 
 // arrived makes a unit of a batch of the source.
-func (c *Core) arrived(b *arena.Batch) {
+func (c *Core) arrived(b *arena.Batch, bytes int64) {
 	if c.draining {
 		c.receipts = append(c.receipts, b.Receipts...)
 		c.effect(Settle).Settlement = Settlement{
-			Returned: true, Partition: b.Partition, Epoch: b.Epoch, Receipts: c.receipts, Messages: b.Len(), Bytes: int64(b.Bytes()),
+			Returned: true, Partition: b.Partition, Epoch: b.Epoch, Receipts: c.receipts, Messages: b.Len(), Bytes: bytes,
 		}
 		c.effect(Free).Batch = b
 		return
@@ -158,7 +158,7 @@ func (c *Core) arrived(b *arena.Batch) {
 		c.effect(Free).Batch = b
 		return
 	}
-	u := c.newUnit(b, 0)
+	u := c.newUnit(b, bytes, 0)
 	u.root = true
 	c.counts.Accepted += uint64(u.n)
 	c.flow.arrived(u.n, u.bytes)
@@ -172,7 +172,7 @@ func (c *Core) emitted(parent *unit, from ConsumerID, e *Emit) {
 		c.effect(Free).Batch = e.Batch
 		return
 	}
-	u := c.newUnit(e.Batch, e.Stream)
+	u := c.newUnit(e.Batch, int64(e.Batch.Bytes()), e.Stream)
 	u.links = append(u.links, e.Links...)
 	c.cons[from].counts.Emitted += uint64(u.n)
 	if parent != nil {

@@ -105,8 +105,9 @@ func (d *Driver) Lane(id ConsumerID) *Lane { return d.lanes[id] }
 
 // Arrive posts a batch of the source, which the core owns from now on.
 func (d *Driver) Arrive(b *arena.Batch) {
-	d.gate.arrived(b.Len(), int64(b.Bytes()))
-	d.Post(Event{Kind: Arrived, Batch: b})
+	bytes := int64(b.Bytes())
+	d.gate.arrived(b.Len(), bytes)
+	d.Post(Event{Kind: Arrived, Batch: b, Bytes: bytes})
 }
 
 // Counts are the totals so far.
@@ -416,8 +417,14 @@ func (g *Gate) resize(w Window) {
 	g.wake()
 }
 
+// roomy says whether a source that waits should go on: when an eighth of its window is free, so that it is not woken for every batch.
+func (g *Gate) roomy() bool {
+	messages, bytes := g.maxMsgs.Load(), g.maxBytes.Load()
+	return g.messages.Load() <= messages-messages/8 && g.bytes.Load() <= bytes-bytes/8 && !g.full()
+}
+
 func (g *Gate) wake() {
-	if g.waiting.Load() > 0 && !g.full() {
+	if g.waiting.Load() > 0 && g.roomy() {
 		select {
 		case g.open <- struct{}{}:
 		default:

@@ -311,7 +311,7 @@ func cleanBatch(n int) (c *Core, once func()) {
 		Window: Window{Messages: 10000, Bytes: 1 << 40}, Open: Window{Messages: 10000, Bytes: 1 << 40},
 	})
 	batch := &arena.Batch{Frames: make([]arena.Frame, n), Receipts: make([]uint64, n)}
-	arrived, outcome := &Event{Kind: Arrived, Batch: batch}, &Event{Kind: Outcome, Last: true}
+	arrived, outcome := &Event{Kind: Arrived, Batch: batch, Bytes: int64(batch.Bytes())}, &Event{Kind: Outcome, Last: true}
 	credit := &Event{Kind: Credit, Detail: &Detail{}}
 	return c, func() {
 		outcome.Unit = c.Step(arrived)[0].Delivery.Unit

@@ -235,6 +235,7 @@ func (sc *scenario) run(t *testing.T, d *datadriven.TestData) string {
 	case "arrive":
 		n := int(w.num("n", int64(max(1, len(w.names("keys"))))))
 		ev.Batch = sc.batch("m", &sc.messages, n, w)
+		ev.Bytes = int64(ev.Batch.Bytes())
 		ev.Batch.Partition, ev.Batch.Epoch = uint32(w.num("partition", 0)), uint32(w.num("epoch", 0))
 		for range n {
 			sc.receipts[ev.Batch.Partition]++

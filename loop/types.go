@@ -157,7 +157,7 @@ type EventKind uint8
 
 // The events, and the fields that each uses.
 const (
-	Arrived      EventKind = iota // Batch, of the source
+	Arrived      EventKind = iota // Batch, of the source, and its Bytes
 	Emitted                       // Detail.Emits, without parents
 	Outcome                       // Consumer, Unit, Last, Detail.Exceptions, Detail.Emits
 	HeldVerdict                   // Consumer, Token, Detail.Exceptions[0] (Retried, Rejected, Failed; none to acknowledge), .Emits, .Link
@@ -197,6 +197,7 @@ type Event struct {
 	Consumer ConsumerID
 	Unit     UnitID
 	Batch    *arena.Batch
+	Bytes    int64   // Arrived: the batch's, so that they are added up once
 	Detail   *Detail // what rare events carry
 }
 

@@ -58,7 +58,7 @@ type unit struct {
 	timer    timer
 }
 
-func (c *Core) newUnit(b *arena.Batch, stream StreamID) *unit {
+func (c *Core) newUnit(b *arena.Batch, bytes int64, stream StreamID) *unit {
 	var u *unit
 	if n := len(c.spare); n > 0 {
 		u = c.spare[n-1]
@@ -72,7 +72,7 @@ func (c *Core) newUnit(b *arena.Batch, stream StreamID) *unit {
 	c.live++
 	u.batch, u.stream, u.seq = b, stream, c.seq
 	if b != nil {
-		u.n, u.bytes = b.Len(), int64(b.Bytes())
+		u.n, u.bytes = b.Len(), bytes
 	}
 	return u
 }
@@ -214,7 +214,7 @@ func (u *unit) parentOf(i uint32) uint32 {
 
 // split takes message i out of u, as owed to k: it lives on alone, in memory of its own. into is that memory, if there is some already.
 func (c *Core) split(k *consumer, u *unit, i uint32, into *arena.Batch) *unit {
-	s := c.newUnit(nil, u.stream)
+	s := c.newUnit(nil, 0, u.stream)
 	s.solo, s.n, s.whole = true, 1, 1
 	s.parent, s.index, s.consumer = u, i, k.id
 	s.seq, s.first = u.seq, c.wheel.now+c.lost

@@ -43,14 +43,17 @@ func (f *flow) settled(messages int, bytes int64) {
 	f.settles++
 }
 
-func (f *flow) full() bool { return f.messages >= f.now.Messages || f.bytes >= f.now.Bytes }
+// full says whether the source may be waiting: it waits from the bound on until an eighth of the window is free.
+func (f *flow) full() bool {
+	return f.messages > f.now.Messages-max(f.now.Messages/8, 1) || f.bytes > f.now.Bytes-max(f.now.Bytes/8, 1)
+}
 
 // grow doubles what is full.
 func (f *flow) grow() {
-	if f.messages >= f.now.Messages {
+	if f.messages > f.now.Messages-max(f.now.Messages/8, 1) {
 		f.now.Messages = min(2*f.now.Messages, f.most.Messages)
 	}
-	if f.bytes >= f.now.Bytes {
+	if f.bytes > f.now.Bytes-max(f.now.Bytes/8, 1) {
 		f.now.Bytes = min(2*f.now.Bytes, f.most.Bytes)
 	}
 }
