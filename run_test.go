@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock"
+	"github.com/penstock-dev/penstock/source"
 	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/deadletter"
 	"github.com/penstock-dev/penstock/plugin"
