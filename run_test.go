@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock"
-	"github.com/penstock-dev/penstock/source"
 	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/deadletter"
 	"github.com/penstock-dev/penstock/plugin"
+	"github.com/penstock-dev/penstock/source"
 )
 
 // Promise: a message goes every way through the graph, and settles when the last has ended; Run ends with its input.
