@@ -89,18 +89,8 @@ func (h *holder) HeldVerdict(_ lend.Key, v plugin.HeldVerdict) {
 		id, _ := h.lane.StreamID(e.Stream) // it was declared when it was emitted
 		d.Emits = append(d.Emits, loop.Emit{Stream: id, Batch: e.Batch})
 	}
-	e := loop.Exception{Cause: v.Cause, After: loop.TicksOf(v.After)}
-	switch v.Kind {
-	case plugin.KindAck:
-	case plugin.KindReject:
-		e.What = loop.Rejected
-		d.Exceptions = append(d.Exceptions, e)
-	case plugin.KindRetry:
-		e.What = loop.Retried
-		d.Exceptions = append(d.Exceptions, e)
-	default:
-		e.What = loop.Failed
-		d.Exceptions = append(d.Exceptions, e)
+	if v.Kind != plugin.KindAck {
+		d.Exceptions = []loop.Exception{{What: whatOf(v.Kind), After: loop.TicksOf(v.After), Cause: v.Cause}}
 	}
 	h.lane.Post(loop.HeldVerdict, d)
 	h.inst.holdEnded()

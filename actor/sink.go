@@ -10,7 +10,6 @@ import (
 
 	"github.com/penstock-dev/penstock/internal/clock"
 	"github.com/penstock-dev/penstock/loop"
-	"github.com/penstock-dev/penstock/plugin"
 	"github.com/penstock-dev/penstock/sink"
 )
 
@@ -227,7 +226,7 @@ func (l *lent) settled(_ *sink.Batch, i int, err error) {
 		if p := l.d.Special; p != nil && p.Pick != nil {
 			index = p.Pick[i]
 		}
-		l.report = append(l.report, sinkException(index, err))
+		l.report = append(l.report, exceptionOf(index, err))
 	}
 	if l.left--; l.left > 0 {
 		return
@@ -241,17 +240,4 @@ func (l *lent) settled(_ *sink.Batch, i int, err error) {
 	}
 	giveBack(&l.d, detail)
 	l.d.Lane.Done(&l.d)
-}
-
-func sinkException(index uint32, err error) loop.Exception {
-	e := loop.Exception{Index: index, Cause: err}
-	switch kind, after := plugin.Classify(err); kind {
-	case plugin.KindReject:
-		e.What = loop.Rejected
-	case plugin.KindRetry:
-		e.What, e.After = loop.Retried, loop.TicksOf(after)
-	default:
-		e.What = loop.Failed
-	}
-	return e
 }

@@ -343,17 +343,8 @@ func (w *worker) verdict(i int, err error) {
 	} else {
 		w.emits.discard(uint32(w.index(i)))
 	}
-	e := loop.Exception{Index: uint32(w.index(i)), Cause: err}
-	switch kind, after := plugin.Classify(err); kind {
-	case plugin.KindReject:
-		e.What = loop.Rejected
-	case plugin.KindRetry:
-		e.What, e.After = loop.Retried, loop.TicksOf(after)
-	default:
-		e.What = loop.Failed
-	}
 	w.holdBack(i)
-	w.report = append(w.report, e)
+	w.report = append(w.report, exceptionOf(uint32(w.index(i)), err))
 }
 
 // failed records that message i made the handler panic.

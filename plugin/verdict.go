@@ -57,6 +57,7 @@ type verdict struct {
 	after time.Duration
 }
 
+// Error names the verdict and its cause.
 func (v *verdict) Error() string {
 	switch {
 	case v.cause == nil:
@@ -68,6 +69,7 @@ func (v *verdict) Error() string {
 	}
 }
 
+// Unwrap is the cause.
 func (v *verdict) Unwrap() error { return v.cause }
 
 // Retry is the verdict "let it come again after that long"; it counts as an attempt. With after 0 the plugin's backoff decides. The

@@ -95,6 +95,7 @@ type Env struct {
 // sentinel is an error without parameters.
 type sentinel string
 
+// Error is the sentence itself.
 func (e sentinel) Error() string { return string(e) }
 
 const (
