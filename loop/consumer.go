@@ -169,6 +169,7 @@ func (c *Core) credit(k *consumer, items uint64, bytes int64) {
 		return
 	}
 	k.taken, k.takenBytes = items, bytes
+	c.flow.still = false
 	if k.wanted != 0 && items >= k.wanted {
 		k.wanted = 0
 	}
@@ -223,6 +224,7 @@ func (c *Core) pause(k *consumer, after Ticks) {
 // unpause lets k go on, with an instance of another epoch perhaps. Holds of older ones that are left have to end.
 func (c *Core) unpause(k *consumer, d *Detail) {
 	k.paused = false
+	c.flow.still = false
 	if d.Epoch > k.epoch {
 		k.epoch = d.Epoch
 		c.limitHolds(k, d.After)

@@ -17,6 +17,7 @@ type flow struct {
 	settles    uint64 // settlements so far
 	seen       uint64 // settles, when the timer was armed
 	sure       bool   // it was armed by a timer: the core's time was right then
+	still      bool   // it found nothing to change; until something settles or credit comes, it would find the same
 }
 
 // stall is how long a full window must stand still before it is widened. A system at full speed turns its window over in less.
@@ -41,6 +42,7 @@ func (f *flow) settled(messages int, bytes int64) {
 	f.messages -= messages
 	f.bytes -= bytes
 	f.settles++
+	f.still = false
 }
 
 // full says whether the source may be waiting: it waits from the bound on until an eighth of the window is free.
@@ -61,7 +63,7 @@ func (f *flow) grow() {
 // adjustWindow watches a window that is full, and tells the driver what the window is.
 func (c *Core) adjustWindow() {
 	f := &c.flow
-	if !f.timer.armed() && (f.now != f.most && f.full() || f.now != f.open && f.settles != f.seen) {
+	if !f.timer.armed() && !f.still && (f.now != f.most && f.full() || f.now != f.open && f.settles != f.seen) {
 		f.seen, f.sure = f.settles, false
 		c.wheel.add(&f.timer, c.wheel.now+stall)
 	}
@@ -89,6 +91,8 @@ func (c *Core) resize() {
 		f.now.Bytes = max(f.now.Bytes/2, f.open.Bytes)
 	case settles == 0 && f.full() && c.starved():
 		f.grow()
+	default:
+		f.still = settles == 0
 	}
 }
 
