@@ -36,11 +36,12 @@ func (rt *Runtime) Run(ctx context.Context) (Summary, error) {
 }
 
 func (rt *Runtime) run(ctx context.Context) error {
+	rt.letters.start(ctx)
 	started, err := rt.start(ctx)
 	if err != nil {
-		return errors.Join(err, rt.stopConsumers(ctx, started))
+		rt.settleEarly()
+		return errors.Join(err, rt.stopConsumers(ctx, started), rt.letters.stop())
 	}
-	rt.letters.start(ctx)
 	checkpoints, stopCheckpoints := context.WithCancel(ctx)
 	var running, checkpointing sync.WaitGroup
 	errs := make([]error, len(rt.intakes))
@@ -58,6 +59,16 @@ func (rt *Runtime) run(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// settleEarly waits, no longer than Drain, for what plugins have emitted as they started: nobody is stopped with messages in hand, which
+// would be delivered to it again and again.
+func (rt *Runtime) settleEarly() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, in := range rt.intakes {
+		in.drain(ended, rt.p.Drain)
+	}
 }
 
 // start starts sinks and plugins, the last ones first, so that whoever is fed is there before whoever feeds it. It returns those that
@@ -85,6 +96,11 @@ func (rt *Runtime) stopConsumers(ctx context.Context, started []*consumer) error
 	var errs []error
 	for i := len(started) - 1; i >= 0; i-- {
 		c := started[i]
+		if limit.Err() != nil { // somebody has used up the time of all: the others are stopped and closed nevertheless
+			more, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopGrace, errNotStopped)
+			defer cancel()
+			limit = more
+		}
 		if c.actor == nil {
 			errs = append(errs, c.sink.Stop(limit))
 			continue

@@ -22,6 +22,7 @@ type emitter struct {
 	open    []openBatch
 	linked  []linked
 	attempt int  // bytes emitted by the call in hand
+	leased  int  // bytes of memory leased for them
 	loose   bool // frames that are neither released nor dropped
 }
 
@@ -124,7 +125,7 @@ func (o *openBatch) put(off uint32, payload []byte, x *plugin.Emission, hash fun
 func (e *emitter) batchFor(id loop.StreamID, size int, alone bool) (*openBatch, error) {
 	a := e.w.a
 	if size > a.cfg.Arena.SlabSize()/4 { // would waste too much of the shared slab
-		slab, err := e.lease(func() (*arena.Slab, error) { return a.cfg.EmitMemory.LeaseSized(size) })
+		slab, err := e.lease(takes(size, a.cfg.Arena.SlabSize()), func() (*arena.Slab, error) { return a.cfg.EmitMemory.LeaseSized(size) })
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +134,7 @@ func (e *emitter) batchFor(id loop.StreamID, size int, alone bool) (*openBatch, 
 		return e.add(id, slab), nil
 	}
 	if e.slab == nil || int(e.off)+size > len(e.slab.Bytes()) {
-		slab, err := e.lease(a.cfg.EmitMemory.Lease)
+		slab, err := e.lease(a.cfg.Arena.SlabSize(), a.cfg.EmitMemory.Lease)
 		if err != nil {
 			return nil, err
 		}
@@ -173,21 +174,36 @@ func (e *emitter) add(id loop.StreamID, slab *arena.Slab) *openBatch {
 	return &e.open[len(e.open)-1]
 }
 
-// lease waits for memory. It is freed by the consumers of what was emitted before, so that goes out first. They do not wait for this
-// plugin, and the bound on one call is below what the account holds, so there will be memory.
-func (e *emitter) lease(get func() (*arena.Slab, error)) (*arena.Slab, error) {
-	slab, err := get()
-	if !errors.Is(err, arena.ErrBudget) {
-		return slab, err
+// takes is how much of its slabs a message of size bytes that does not share one takes: what is left beside it may be of use to nobody.
+func takes(size, slab int) int {
+	if size > slab {
+		return size
 	}
-	e.w.waits.Store(true)
-	defer e.w.waits.Store(false)
-	e.w.flush()
+	return slab / (slab / size)
+}
+
+// lease waits for n bytes of memory. It is freed by the consumers of what was emitted before, so that goes out first. They do not wait for
+// this plugin, so there will be memory; but not where the call in hand has it all: its emits stay until it has returned.
+func (e *emitter) lease(n int, get func() (*arena.Slab, error)) (*arena.Slab, error) {
+	a := e.w.a
+	slab, err := get()
+	if errors.Is(err, arena.ErrBudget) {
+		if most := a.cfg.MaxEmit + 2*a.cfg.Arena.SlabSize(); e.leased+n > most {
+			return nil, fmt.Errorf("%w: they take more than the %d bytes of memory that one call may have; messages above a quarter of "+
+				"a slab do not share theirs: emit fewer, or smaller ones", plugin.ErrEmitTooLarge, most)
+		}
+		e.w.waits.Store(true)
+		defer e.w.waits.Store(false)
+		e.w.flush()
+	}
 	for errors.Is(err, arena.ErrBudget) {
-		if err := e.w.a.cfg.EmitMemory.Wait(e.w.a.ctx); err != nil {
+		if err := a.cfg.EmitMemory.Wait(a.ctx); err != nil {
 			return nil, err
 		}
 		slab, err = get()
+	}
+	if err == nil {
+		e.leased += n
 	}
 	return slab, err
 }
@@ -234,7 +250,7 @@ func (e *emitter) commit() {
 		}
 	}
 	clear(e.linked)
-	e.linked, e.loose, e.attempt = e.linked[:0], false, 0
+	e.linked, e.loose, e.attempt, e.leased = e.linked[:0], false, 0, 0
 }
 
 // discard drops what was emitted for the message at index parent.
@@ -263,7 +279,7 @@ func (e *emitter) discard(parent uint32) {
 			}
 		}
 	}
-	e.attempt = 0
+	e.attempt, e.leased = 0, 0
 }
 
 var errAggregate = errors.New("a message that is held cannot emit an aggregate: make it a parent of a later one, by its Held")

@@ -206,15 +206,7 @@ func (a *Actor) backoff() bool {
 		a.state.Store(int32(Quarantined))
 		a.cfg.Logger.Error("plugin quarantined: it gets no messages until it is resumed or replaced", "plugin", a.cfg.Name,
 			"panics", crashes, "within", r.Within)
-		select {
-		case <-resume:
-			return true
-		case f := <-a.control: // a swap
-			f(nil)
-			return true
-		case <-a.ctx.Done():
-			return false
-		}
+		return a.quarantine(resume)
 	}
 	a.state.Store(int32(Restarting))
 	wait := r.Backoff
@@ -222,6 +214,24 @@ func (a *Actor) backoff() bool {
 		wait = min(2*wait, max(r.Max, time.Millisecond))
 	}
 	return !a.cfg.Sleep(a.ctx, a.cfg.Clock, wait)
+}
+
+// quarantine waits until the plugin is resumed or replaced; it reports false if the actor is stopped.
+func (a *Actor) quarantine(resume <-chan struct{}) bool {
+	for crashed := a.current(); a.current() == crashed; {
+		select {
+		case <-resume:
+			return true
+		case f := <-a.control: // a swap, perhaps one that was given up meanwhile
+			f(nil)
+		case <-a.ctx.Done():
+			return false
+		}
+	}
+	a.mu.Lock()
+	a.crashes = a.crashes[:0] // of the version that was replaced
+	a.mu.Unlock()
+	return true
 }
 
 // Resume ends a quarantine: the plugin is started again. It reports false if the plugin was not quarantined.

@@ -167,13 +167,7 @@ func (a *Actor) replace(ctx context.Context, next *instance, v Version, before f
 			x.err = before(x.old)
 		}
 		if x.err == nil {
-			a.mu.Lock()
-			if !mutate.On(mutate.OldVersionServes) {
-				a.inst.Store(next)
-			}
-			a.cfg.New, a.cfg.Version = v.New, v.Name
-			close(x.old.over)
-			a.mu.Unlock()
+			x.err = a.change(x.old, next, v)
 		}
 		answered <- x
 	}
@@ -202,6 +196,21 @@ func (a *Actor) replace(ctx context.Context, next *instance, v Version, before f
 		return nil, time.Time{}, ErrStopped
 	}
 	return nil, time.Time{}, fmt.Errorf("its worker is busy: %w", context.Cause(ctx))
+}
+
+// change makes next the instance, and v what is started after a panic.
+func (a *Actor) change(old, next *instance, v Version) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.current() != old { // it was quarantined, and has been resumed at this moment
+		return errors.New("its instance was started again meanwhile: swap it again")
+	}
+	if !mutate.On(mutate.OldVersionServes) {
+		a.inst.Store(next)
+	}
+	a.cfg.New, a.cfg.Version = v.New, v.Name
+	close(old.over)
+	return nil
 }
 
 // retire stops an instance that has been replaced, when no worker is at it any more.

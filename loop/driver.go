@@ -390,6 +390,7 @@ func (g *Gate) Wait(done, stopped <-chan struct{}) bool {
 		g.waiting.Add(-1)
 		select {
 		case <-done:
+			g.wake() // it may have taken the word that was for another
 			return false
 		case <-stopped:
 			return false
