@@ -2,7 +2,7 @@ package penstock
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"path/filepath"
@@ -83,10 +83,7 @@ func (l *letters) serve(ctx context.Context) {
 			if n == 0 {
 				break
 			}
-			err := l.put(ctx, batch)
-			for _, b := range batch {
-				b.in.driver.Post(loop.Event{Kind: loop.Buried, Unit: b.unit, Detail: &loop.Detail{Err: err}})
-			}
+			l.bury(ctx, batch)
 		}
 	}
 }
@@ -110,6 +107,19 @@ func (l *letters) put(ctx context.Context, batch []burial) error {
 		return err
 	}
 	return nil
+}
+
+// bury writes a batch and tells the loops. A letter that the store finds too large keeps no other from being written.
+func (l *letters) bury(ctx context.Context, batch []burial) {
+	err := l.put(ctx, batch)
+	if errors.Is(err, deadletter.ErrTooLarge) && len(batch) > 1 {
+		l.bury(ctx, batch[:len(batch)/2])
+		l.bury(ctx, batch[len(batch)/2:])
+		return
+	}
+	for _, b := range batch {
+		b.in.driver.Post(loop.Event{Kind: loop.Buried, Unit: b.unit, Detail: &loop.Detail{Err: err}})
+	}
 }
 
 func (l *letters) failed(err error) {
@@ -136,11 +146,11 @@ func (l *letters) letter(b *burial) deadletter.Letter {
 	return out
 }
 
-// id is the same for the same message and plugin, also when it dies a second time after a crash.
+// id is the same for the same message and plugin, also when it dies a second time after a crash. Messages with equal payloads that were
+// emitted to one stream from one message, or that come from none, share an id.
 func (b *burial) id(plugin string) string {
 	h := fnv.New64a()
-	_ = binary.Write(h, binary.BigEndian, uint64(b.letter.Stream)) // a hash takes whatever it is given
-	h.Write([]byte(plugin))
+	h.Write([]byte(b.in.graph.Streams[b.letter.Stream].Name + "\x00" + plugin + "\x00"))
 	h.Write(b.batch.Payload(0))
 	return fmt.Sprintf("%s-%d-%d-%016x", b.in.spec.Name, b.letter.Partition, b.letter.Receipt, h.Sum64())
 }

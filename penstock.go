@@ -120,7 +120,9 @@ type Row struct {
 	Dead      uint64 `json:"dead,omitempty"`
 	Dropped   uint64 `json:"dropped,omitempty"`
 	Emitted   uint64 `json:"emitted,omitempty"`
-	Waiting   int    `json:"waiting,omitempty"` // batches and messages owed to it now
+	Lapsed    uint64 `json:"lapsed,omitempty"`   // leases of holds that ran out
+	Failures  uint64 `json:"failures,omitempty"` // sink: calls that failed
+	Waiting   int    `json:"waiting,omitempty"`  // batches and messages owed to it now
 	Panics    uint64 `json:"panics,omitempty"`
 	Restarts  uint64 `json:"restarts,omitempty"`
 	Overdue   uint64 `json:"overdue,omitempty"` // calls that took longer than the timeout

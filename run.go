@@ -91,7 +91,11 @@ func (rt *Runtime) start(ctx context.Context) (started []*consumer, err error) {
 
 // stopConsumers stops those that have started, whoever feeds first: what a plugin emits as it stops still arrives.
 func (rt *Runtime) stopConsumers(ctx context.Context, started []*consumer) error {
-	limit, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), rt.p.Drain+stopGrace, errNotStopped)
+	grace := stopGrace
+	if ctx.Err() == nil {
+		grace += rt.p.Drain // else that time has been given
+	}
+	limit, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), grace, errNotStopped)
 	defer cancel()
 	var errs []error
 	for i := len(started) - 1; i >= 0; i-- {

@@ -88,7 +88,7 @@ func (rt *Runtime) wire() error {
 		})
 	}
 	loops := rt.reached()
-	hold, err := rt.arena.Account(arena.Evacuation, "messages that stay", 0, rt.p.Memory)
+	hold, err := rt.arena.Account(arena.Evacuation, "held messages", 0, rt.p.Memory)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (rt *Runtime) wire() error {
 		})
 	}
 	for _, s := range rt.p.Sources {
-		if err := rt.addSource(s, hold, loops); err != nil {
+		if err := rt.addSource(s, loops); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (rt *Runtime) env(name, stream string) source.Env {
 	}
 }
 
-func (rt *Runtime) addSource(s Source, hold *arena.Account, loops []int) error {
+func (rt *Runtime) addSource(s Source, loops []int) error {
 	class := rt.p.Memory * sourceTenths / 10
 	n := int64(len(rt.p.Sources))
 	share := class / n / 2
@@ -189,6 +189,12 @@ func (rt *Runtime) addSource(s Source, hold *arena.Account, loops []int) error {
 		limit = class
 	}
 	account, err := rt.arena.Account(arena.Sources, s.Name, share, limit)
+	if err != nil {
+		return err
+	}
+	// What must stay has memory by source too, so that one whose messages stay long leaves room for the exceptions of the others.
+	stays := rt.p.Memory / 10 / (2 * n)
+	stay, err := rt.arena.Account(arena.Evacuation, "messages of "+s.Name+" that stay", stays-stays%slabSize, rt.p.Memory)
 	if err != nil {
 		return err
 	}
@@ -209,7 +215,7 @@ func (rt *Runtime) addSource(s Source, hold *arena.Account, loops []int) error {
 			Graph: in.graph.Graph, Window: loop.Window{Messages: s.Limit, Bytes: limit}, Open: loop.Window{Messages: 32768, Bytes: 8 << 20},
 			NewBatch: rt.arena.NewBatch, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Late: loop.TicksOf(lateTick),
 		},
-		Mailboxes: mailboxes, World: in, Clock: rt.p.Clock, Evacuation: hold,
+		Mailboxes: mailboxes, World: in, Clock: rt.p.Clock, Evacuation: stay,
 	})
 	for id, i := range in.graph.consumers {
 		if a := rt.consumers[i].actor; a != nil {
@@ -224,7 +230,7 @@ func (rt *Runtime) addSource(s Source, hold *arena.Account, loops []int) error {
 const lateTick = 200 * time.Millisecond
 
 // Swap replaces a plugin by another version under load: nothing is lost or reordered, and no message is handled by two versions at a time.
-// If any step fails, the old version has never stopped serving.
+// If the new version does not start, the old one has never stopped serving; if a later step fails, it goes on after the pause.
 func (rt *Runtime) Swap(ctx context.Context, plugin string, v Version) (Swapped, error) {
 	c, err := rt.plugin(plugin)
 	if err != nil {

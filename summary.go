@@ -32,6 +32,7 @@ func (rt *Runtime) summary() Summary {
 			r.Delivered += n.Delivered
 			r.Retried += n.Retried
 			r.Held += n.Held
+			r.Lapsed += n.Lapsed
 			r.Deferred += n.Deferred
 			r.Dead += n.Dead
 			r.Dropped += n.Dropped
@@ -49,7 +50,7 @@ func (rt *Runtime) summary() Summary {
 
 func (c *consumer) row() Row {
 	if c.actor == nil {
-		return Row{Name: c.name, Kind: "sink"}
+		return Row{Name: c.name, Kind: "sink", Failures: c.sink.Failures()}
 	}
 	a := c.actor.Stats()
 	return Row{

@@ -204,6 +204,14 @@ func (a *Actor) backoff() bool {
 	a.mu.Unlock()
 	if r.Crashes > 0 && crashes >= r.Crashes {
 		a.state.Store(int32(Quarantined))
+		a.mu.Lock()
+		if s := a.swap; s != nil {
+			select {
+			case s.crashed <- struct{}{}:
+			default:
+			}
+		}
+		a.mu.Unlock()
 		a.cfg.Logger.Error("plugin quarantined: it gets no messages until it is resumed or replaced", "plugin", a.cfg.Name,
 			"panics", crashes, "within", r.Within)
 		return a.quarantine(resume)

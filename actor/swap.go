@@ -31,6 +31,7 @@ type Swapped struct {
 // swap is one that is under way.
 type swap struct {
 	quiet       chan struct{} // one token from each lane that is quiet
+	crashed     chan struct{} // one token: the plugin was quarantined meanwhile
 	redelivered int
 }
 
@@ -45,7 +46,7 @@ func (a *Actor) Swap(ctx context.Context, v Version) (Swapped, error) {
 	if s := State(a.state.Load()); s == Idle || s == Stopped {
 		return Swapped{}, fmt.Errorf("plugin %q is %v: swap it while it runs", a.cfg.Name, s)
 	}
-	s := &swap{quiet: make(chan struct{}, len(a.lanes))}
+	s := &swap{quiet: make(chan struct{}, len(a.lanes)), crashed: make(chan struct{}, 1)}
 	a.mu.Lock()
 	if a.swap != nil {
 		a.mu.Unlock()
@@ -86,10 +87,10 @@ func (a *Actor) handOver(ctx context.Context, s *swap, next *instance, v Version
 		return err
 	}
 	how.Pause = a.cfg.Clock.Now().Sub(began)
+	before := old.lapsed.Load()
 	for _, l := range a.lanes { // what the old one holds ends within v.Drain
 		l.Post(loop.Unpause, &loop.Detail{Epoch: next.epoch, After: loop.TicksOf(v.Drain)})
 	}
-	before := old.lapsed.Load()
 	if !old.finished(ctx) {
 		a.cfg.Logger.Warn("replaced version still holds messages", "plugin", a.cfg.Name, "version", old.version, "messages", old.held.Load())
 	}
@@ -113,6 +114,8 @@ func (a *Actor) exchange(ctx context.Context, s *swap, next *instance, v Version
 	for range a.lanes {
 		select {
 		case <-s.quiet:
+		case <-s.crashed: // it will not be quiet, since its worker waits; and it has no state to carry over
+			return a.handOver(ctx, s, next, v, how)
 		case <-ctx.Done():
 			resume(0)
 			return fmt.Errorf("waiting for what it has in hand: %w", context.Cause(ctx))

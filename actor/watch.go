@@ -52,10 +52,13 @@ func (s *watched) look(now time.Time) {
 		s.progress, s.since, s.named = p, now, false
 		return
 	}
+	call := w.callNow.Load()
+	if w.progress.Load() != p { // it went on meanwhile: the context could be that of another call
+		return
+	}
 	if took := now.Sub(s.since); took >= w.a.cfg.Timeout && !s.named {
 		s.named = true
 		w.a.overdue.Add(1)
-		call := w.callNow.Load()
 		call.cancel(fmt.Errorf("plugin %q: %w (%v)", w.a.cfg.Name, plugin.ErrOverdue, w.a.cfg.Timeout))
 		w.attention.Or(attendUsed)
 		w.a.cfg.Logger.Warn("handler overdue: its context was cancelled; the message stays owed to it until it returns",

@@ -148,8 +148,9 @@ func (c *Core) effect(k EffectKind) *Effect {
 func (c *Core) arrived(b *arena.Batch, bytes int64) {
 	if c.draining {
 		c.receipts = append(c.receipts, b.Receipts...)
+		p := c.partition(b.Partition)
 		c.effect(Settle).Settlement = Settlement{
-			Returned: true, Partition: b.Partition, Epoch: b.Epoch, Receipts: c.receipts, Messages: b.Len(), Bytes: bytes,
+			Returned: true, Void: p.revoked || p.epoch != b.Epoch, Partition: b.Partition, Epoch: b.Epoch, Receipts: c.receipts, Messages: b.Len(), Bytes: bytes,
 		}
 		c.effect(Free).Batch = b
 		return

@@ -190,7 +190,7 @@ func TestDriverPressure(t *testing.T) {
 		shut := make(chan struct{})
 		close(shut)
 		held := Detail{}
-		for i := range 5 { // 5 messages of 2 KiB do not fit in two slabs
+		for i := range 5 { // 5 messages of 800 bytes do not fit in two slabs
 			held.Exceptions = append(held.Exceptions, Exception{Index: uint32(i), What: Held, After: 1000, Token: Token{1, uint64(i)}})
 		}
 		r.Arrive(r.batch(t, 5, 800))
