@@ -230,7 +230,7 @@ func (c *Core) unpause(k *consumer, d *Detail) {
 		c.limitHolds(k, d.After)
 		if mutate.On(mutate.SwapReverses) {
 			for _, q := range k.keys {
-				slices.Reverse(q.waiting)
+				slices.Reverse(q.waiting[q.start:])
 			}
 		}
 	} else {

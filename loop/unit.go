@@ -47,6 +47,7 @@ type unit struct {
 	attempt  int32
 	state    soloState
 	out      bool // with its consumer, even if a verdict has come
+	round    bool // it is of the round of its key that is out
 	cleared  bool // its last delivery told the consumer to let go of the key
 	stuck    bool // the dead letters have refused it
 	revoking bool // the lease ends because the instance was replaced: that is no attempt
