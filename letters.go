@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/deadletter"
@@ -30,6 +31,8 @@ type letters struct {
 	ours  bool             // opened by us, so closed by us
 
 	mu     sync.Mutex
+	err    error     // of the last Put; nil if it succeeded
+	told   time.Time // when err was logged last
 	queue  []burial
 	wake   chan struct{}
 	cancel context.CancelFunc
@@ -106,6 +109,9 @@ func (l *letters) put(ctx context.Context, batch []burial) error {
 		l.failed(err)
 		return err
 	}
+	l.mu.Lock()
+	l.err = nil
+	l.mu.Unlock()
 	return nil
 }
 
@@ -123,6 +129,16 @@ func (l *letters) bury(ctx context.Context, batch []burial) {
 }
 
 func (l *letters) failed(err error) {
+	l.mu.Lock()
+	now := l.rt.p.Clock.Now()
+	quiet := l.err != nil && now.Sub(l.told) < 10*time.Second
+	if l.err = err; !quiet {
+		l.told = now
+	}
+	l.mu.Unlock()
+	if quiet {
+		return
+	}
 	l.rt.p.Logger.Error("dead letters cannot be written; their plugins get nothing more until they can", "error", err,
 		"directory", filepath.Dir(deadletter.Path(l.rt.p.Data)))
 }

@@ -136,6 +136,7 @@ type Summary struct {
 	Held     uint64 `json:"held"`
 	Dead     uint64 `json:"dead"`
 	Dropped  uint64 `json:"dropped"`
+	Bad      uint64 `json:"bad"`      // input that was refused, too large for example: it is not among those accepted
 	Returned uint64 `json:"returned"` // given back to their source unsettled, when Run was ended
 	Rows     []Row  `json:"rows"`
 }

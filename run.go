@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/penstock-dev/penstock/actor"
 	"github.com/penstock-dev/penstock/loop"
 	"github.com/penstock-dev/penstock/source"
 )
@@ -29,8 +30,8 @@ func (rt *Runtime) Run(ctx context.Context) (Summary, error) {
 	rt.mu.Lock()
 	rt.final = &s
 	rt.mu.Unlock()
-	if closeErr := rt.arena.Close(); closeErr != nil {
-		err = errors.Join(err, fmt.Errorf("memory is still on loan: %w", closeErr))
+	if closeErr := rt.arena.Close(); closeErr != nil && !errors.Is(err, errNotStopped) { // else that is the reason
+		err = errors.Join(err, fmt.Errorf("memory is still on loan, most often to a Held that was never given a verdict: %w", closeErr))
 	}
 	return s, err
 }
@@ -52,6 +53,7 @@ func (rt *Runtime) run(ctx context.Context) error {
 	running.Wait()
 	stopCheckpoints()
 	checkpointing.Wait()
+	errs = append(errs, rt.trouble())
 	errs = append(errs, rt.stopConsumers(ctx, started), rt.letters.stop())
 	for _, in := range rt.intakes {
 		if err := in.spec.From.Close(context.WithoutCancel(ctx)); err != nil {
@@ -69,6 +71,22 @@ func (rt *Runtime) settleEarly() {
 	for _, in := range rt.intakes {
 		in.drain(ended, rt.p.Drain)
 	}
+}
+
+// trouble is why messages may have been left unsettled.
+func (rt *Runtime) trouble() error {
+	var errs []error
+	for _, c := range rt.consumers {
+		if c.actor != nil && c.actor.Stats().State == actor.Quarantined {
+			errs = append(errs, c.actor.Check(context.Background()))
+		}
+	}
+	rt.letters.mu.Lock()
+	defer rt.letters.mu.Unlock()
+	if err := rt.letters.err; err != nil {
+		errs = append(errs, fmt.Errorf("dead letters could not be written, and their messages were not settled: %w", err))
+	}
+	return errors.Join(errs...)
 }
 
 // start starts sinks and plugins, the last ones first, so that whoever is fed is there before whoever feeds it. It returns those that
@@ -96,14 +114,13 @@ func (rt *Runtime) stopConsumers(ctx context.Context, started []*consumer) error
 		grace += rt.p.Drain // else that time has been given
 	}
 	limit, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), grace, errNotStopped)
-	defer cancel()
+	defer func() { cancel() }()
 	var errs []error
 	for i := len(started) - 1; i >= 0; i-- {
 		c := started[i]
 		if limit.Err() != nil { // somebody has used up the time of all: the others are stopped and closed nevertheless
-			more, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopGrace, errNotStopped)
-			defer cancel()
-			limit = more
+			cancel()
+			limit, cancel = context.WithTimeoutCause(context.WithoutCancel(ctx), stopGrace, errNotStopped)
 		}
 		if c.actor == nil {
 			errs = append(errs, c.sink.Stop(limit))
@@ -159,6 +176,10 @@ func (in *intake) drain(ctx context.Context, limit time.Duration) {
 	case <-in.drained:
 		return
 	case <-ctx.Done():
+	}
+	if n := in.driver.Counts(); n.Accepted > n.Settled {
+		in.env.Logger.Info("stopping: what is under way is finished", "source", in.spec.Name, "messages", n.Accepted-n.Settled,
+			"for at most", limit)
 	}
 	in.driver.Post(loop.Event{Kind: loop.Drain, Detail: &loop.Detail{After: max(loop.TicksOf(limit), 1)}})
 	<-in.drained

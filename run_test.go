@@ -336,6 +336,30 @@ func TestKeyFunctionThatMisbehavesIsRefused(t *testing.T) {
 	})
 }
 
+// Promise: a message at which the handler always panics goes to the dead letters by the default policy, and the others are handled.
+func TestMessageThatAlwaysPanicsIsBuried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, out := &list{batches: [][]string{{"a", "panic", "b"}}}, &keep{}
+		rt, _ := prepare(t, penstock.Pipeline{
+			Sources: []penstock.Source{{Name: "in", From: in}},
+			Plugins: []penstock.Plugin{{Name: "p", From: []string{"in"}, Emits: []string{"out"}, New: function(
+				func(_ context.Context, m *penstock.Message) error {
+					if string(m.Payload()) == "panic" {
+						panic("always")
+					}
+					return m.Emit("out", m.Payload())
+				},
+			)}},
+			Sinks: []penstock.Sink{{Name: "out", From: []string{"out"}, To: out}},
+		})
+		s, err := rt.Run(t.Context())
+		if err != nil || s.Settled != 3 || s.Dead != 1 {
+			t.Errorf("%v, %+v", err, s)
+		}
+		out.want(t, "a", "b")
+	})
+}
+
 // Promise: a key function, or a source, that panics ends that source with an error that names it, and nothing else.
 func TestPanicOfASourceIsItsError(t *testing.T) {
 	for name, broken := range map[string]penstock.Source{

@@ -154,7 +154,7 @@ func (rt *Runtime) addPlugin(c *consumer, g Plugin, hold *arena.Account, loops i
 	c.actor = actor.New(actor.Config{
 		Name: g.Name, Version: g.Version, New: g.New, Settings: settings, Workers: g.Workers, Order: g.ByKey, Timeout: max(g.Timeout, 0),
 		Spawn: 1024, Strict: rt.p.Strict, Emits: g.Emits, MaxMessage: rt.p.MaxMessage, MaxEmit: perCall, EmitMemory: emits, HoldMemory: hold,
-		Restart: actor.Restart{Backoff: 100 * time.Millisecond, Max: 10 * time.Second, Crashes: 5, Within: time.Minute},
+		Restart: actor.Restart{Backoff: 100 * time.Millisecond, Max: 10 * time.Second, Crashes: maxCrashes, Within: time.Minute},
 		Arena:   rt.arena, Hash: rt.hash, Places: credit(loops) * max(loops, 1), Clock: rt.p.Clock,
 		Logger: rt.p.Logger, Link: func() uint64 { return rt.link.Add(1) },
 		Orphan: func(stream string) (*loop.Lane, error) { return rt.home(c, stream) },
@@ -225,6 +225,10 @@ func (rt *Runtime) addSource(s Source, loops []int) error {
 	rt.intakes = append(rt.intakes, in)
 	return nil
 }
+
+// maxCrashes within a minute quarantine a plugin. It is well above the default attempts at one message, so that a message that always
+// panics is buried before that.
+const maxCrashes = 20
 
 // lateTick is how late the time may come before leases are lengthened by it: a machine that was paused has let nobody work.
 const lateTick = 200 * time.Millisecond

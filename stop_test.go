@@ -93,15 +93,18 @@ func TestCallThatEmitsMoreThanItsMemory(t *testing.T) {
 		s := whole(t, penstock.Pipeline{
 			Memory:  64 << 20,
 			Sources: []penstock.Source{{Name: "in", From: &list{batches: [][]string{{"a"}}}}},
-			Plugins: []penstock.Plugin{{Name: "p", From: []string{"in"}, Emits: []string{"out"}, Retry: penstock.RetryPolicy{Attempts: 1},
+			Plugins: []penstock.Plugin{{
+				Name: "p", From: []string{"in"}, Emits: []string{"out"}, Retry: penstock.RetryPolicy{Attempts: 1},
 				New: function(func(_ context.Context, m *penstock.Message) error {
 					for range 80 {
-						if emitErr = m.Emit("out", large); emitErr != nil {
+						emitErr = m.Emit("out", large)
+						if emitErr != nil {
 							return emitErr
 						}
 					}
 					return nil
-				})}},
+				}),
+			}},
 			Sinks: []penstock.Sink{{Name: "s", From: []string{"out"}, To: &keep{}}},
 		})
 		if !errors.Is(emitErr, plugin.ErrEmitTooLarge) || s.Dead != 1 || s.Settled != 1 {

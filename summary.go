@@ -27,6 +27,7 @@ func (rt *Runtime) summary() Summary {
 		s.Accepted += counts.Accepted
 		s.Settled += counts.Settled
 		s.Returned += counts.Returned
+		s.Bad += in.bad.Load()
 		for id, n := range counts.Consumers {
 			r := &rows[in.graph.consumers[id]]
 			r.Delivered += n.Delivered

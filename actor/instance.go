@@ -212,7 +212,7 @@ func (a *Actor) backoff() bool {
 			}
 		}
 		a.mu.Unlock()
-		a.cfg.Logger.Error("plugin quarantined: it gets no messages until it is resumed or replaced", "plugin", a.cfg.Name,
+		a.cfg.Logger.Error("plugin quarantined: it gets no messages, and its sources wait, until Runtime.Resume or Runtime.Swap", "plugin", a.cfg.Name,
 			"panics", crashes, "within", r.Within)
 		return a.quarantine(resume)
 	}

@@ -211,4 +211,5 @@ func (w *worker) takePart(p *pool, x part) {
 		}
 	}
 	p.release(x.whole)
+	w.restart()
 }

@@ -28,7 +28,8 @@ func TestSwapThatWasGivenUpEndsNoQuarantine(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := r.actors["p"].Swap(ctx, actor.Version{Name: "2", New: (&life{s: &seen{}, id: "2"}).make}); !errors.Is(err, context.DeadlineExceeded) {
+		next := actor.Version{Name: "2", New: (&life{s: &seen{}, id: "2"}).make}
+		if _, err := r.actors["p"].Swap(ctx, next); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("swap of a busy plugin: %v", err)
 		}
 		close(goOn)

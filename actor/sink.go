@@ -47,6 +47,7 @@ type Sink struct {
 	messages int // since the last flush
 	bytes    int64
 	timer    clock.Timer
+	told     time.Time // when a failure was logged last
 	failures atomic.Uint64
 }
 
@@ -198,10 +199,15 @@ func (s *Sink) flush(ctx context.Context) {
 }
 
 func (s *Sink) failed(what string, err error) {
-	if s.failures.Add(1) == 1 || s.ctx.Err() == nil {
-		s.cfg.Logger.Warn("sink failed; its messages are tried again", "sink", s.cfg.Name, "in", what, "error", err)
+	n, now := s.failures.Add(1), s.cfg.Clock.Now()
+	if s.told.IsZero() || now.Sub(s.told) >= tellEvery {
+		s.told = now
+		s.cfg.Logger.Warn("sink failed; its messages are tried again", "sink", s.cfg.Name, "in", what, "error", err, "failures", n)
 	}
 }
+
+// tellEvery is how often a sink that keeps failing is logged: one that is down would fill the log with its retries.
+const tellEvery = 10 * time.Second
 
 // failOpen fails every message that is not done.
 func (s *Sink) failOpen(err error) {

@@ -29,8 +29,9 @@ type worker struct {
 	blocked map[laneKey]struct{} // keys of which a message is not done with
 	filter  [filterSize]uint16   // how many of them have these low bits: most messages need no look-up
 	report  []loop.Exception
-	touched bool // the message in hand was held, or has emitted
-	inBatch bool // HandleBatch is under way
+	touched bool               // the message in hand was held, or has emitted
+	inBatch bool               // HandleBatch is under way
+	crashed *plugin.PanicError // by the last message of the delivery; see restart
 	call    *callContext
 	strict  *page
 	pins    pins
@@ -101,6 +102,16 @@ func (w *worker) take(d *loop.Delivery) {
 		giveBack(d, w.detail())
 	}
 	d.Lane.Done(d)
+	w.restart()
+}
+
+// restart waits for another instance, if the last message of a delivery made the handler panic. The delivery has been returned by then: it
+// has nothing to wait for.
+func (w *worker) restart() {
+	if p := w.crashed; p != nil {
+		w.crashed = nil
+		w.a.crash(w.inst, p)
+	}
 }
 
 // giveBack reports detail, if there is something to report, and returns the batch. A report goes out before the return: were it after,
@@ -158,7 +169,10 @@ func (w *worker) handle(d *loop.Delivery, pick []uint32) {
 		}
 		if p != nil {
 			w.failed(i, p)
-			i++
+			if i++; i == n {
+				w.crashed = p
+				break
+			}
 			w.crash(p)
 		}
 	}
@@ -279,9 +293,7 @@ func (w *worker) callBatch(i, n int) (at int, p *plugin.PanicError) {
 			w.verdict(j, verdict)
 		}
 	}
-	if p != nil { // the whole batch failed with it; which message it was nobody knows
-		w.crash(p)
-	}
+	w.crashed = p // the whole batch failed with it; which message it was nobody knows
 	return n, nil
 }
 

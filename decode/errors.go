@@ -33,7 +33,7 @@ func (e *Error) Error() string {
 		if e.Length == uint64(e.Max)+1 && (e.Framing == "lines" || e.Framing == "whole") {
 			n = fmt.Sprintf("more than %d bytes", e.Max)
 		}
-		return fmt.Sprintf("%s: %s, the limit is %d: raise max_message, or check that the input is framed by %s", where, n, e.Max, e.Framing)
+		return fmt.Sprintf("%s: %s, the limit is %d: raise the limit, or check that the input is framed by %s", where, n, e.Max, e.Framing)
 	case errors.Is(e.Err, ErrBadLength):
 		return where + ": check that the input is framed by " + e.Framing
 	case errors.Is(e.Err, ErrTruncated):

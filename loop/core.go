@@ -150,7 +150,8 @@ func (c *Core) arrived(b *arena.Batch, bytes int64) {
 		c.receipts = append(c.receipts, b.Receipts...)
 		p := c.partition(b.Partition)
 		c.effect(Settle).Settlement = Settlement{
-			Returned: true, Void: p.revoked || p.epoch != b.Epoch, Partition: b.Partition, Epoch: b.Epoch, Receipts: c.receipts, Messages: b.Len(), Bytes: bytes,
+			Returned: true, Void: p.revoked || p.epoch != b.Epoch, Partition: b.Partition, Epoch: b.Epoch,
+			Receipts: c.receipts, Messages: b.Len(), Bytes: bytes,
 		}
 		c.effect(Free).Batch = b
 		return

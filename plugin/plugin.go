@@ -38,7 +38,11 @@ type HandlerFunc func(ctx context.Context, m *Message) error
 func (f HandlerFunc) Handle(ctx context.Context, m *Message) error { return f(ctx, m) }
 
 // Owned is the safe form of a handler: f gets a copy that it may keep, change, and hand to other goroutines.
+// It panics if f is nil.
 func Owned(f func(ctx context.Context, m OwnedMessage) error) Handler {
+	if f == nil {
+		panic("plugin: Owned(nil): give it the function that handles messages")
+	}
 	return HandlerFunc(func(ctx context.Context, m *Message) error { return f(ctx, m.Clone()) })
 }
 

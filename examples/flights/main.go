@@ -30,6 +30,7 @@ func main() {
 	out := flag.String("out", "examples/flights/out", "directory for what is found")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second one ends it at once
 	err := run(ctx, *in, *out, os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
@@ -58,6 +59,9 @@ func run(ctx context.Context, in, out string, stdout, stderr io.Writer) error {
 	stop()
 	if err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(stdout, "interrupted: not all of the input was read")
 	}
 	return report(stdout, summary, counts, time.Since(began))
 }

@@ -113,7 +113,7 @@ func (s *Source) Run(ctx context.Context, in source.Intake) error {
 func (s *Source) once(ctx context.Context, in source.Intake) error {
 	f, err := s.open(s.cfg.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("file source: %w: check the path, or set follow to wait for it", err)
+		return fmt.Errorf("file source: %w: check the path, or set Follow to wait for it", err)
 	}
 	if err != nil {
 		return fmt.Errorf("file source: %w", err)

@@ -335,7 +335,7 @@ func TestMissingFile(t *testing.T) {
 		r.cfg = Config{Path: r.path + ".none"}
 		r.start()
 		err := <-r.ended
-		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "log.none") || !strings.Contains(err.Error(), "follow") {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "log.none") || !strings.Contains(err.Error(), "Follow") {
 			r.Errorf("a missing file gives %v", err)
 		}
 		r.ended <- nil
