@@ -113,14 +113,14 @@ func (rt *Runtime) stopConsumers(ctx context.Context, started []*consumer) error
 	if ctx.Err() == nil {
 		grace += rt.p.Drain // else that time has been given
 	}
-	limit, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), grace, errNotStopped)
+	limit, cancel := within(ctx, grace)
 	defer func() { cancel() }()
 	var errs []error
 	for i := len(started) - 1; i >= 0; i-- {
 		c := started[i]
 		if limit.Err() != nil { // somebody has used up the time of all: the others are stopped and closed nevertheless
 			cancel()
-			limit, cancel = context.WithTimeoutCause(context.WithoutCancel(ctx), stopGrace, errNotStopped)
+			limit, cancel = within(ctx, stopGrace)
 		}
 		if c.actor == nil {
 			errs = append(errs, c.sink.Stop(limit))
@@ -134,6 +134,11 @@ func (rt *Runtime) stopConsumers(ctx context.Context, started []*consumer) error
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// within is a context for stopping, which goes on when ctx has ended.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), d, errNotStopped)
 }
 
 const stopGrace = 5 * time.Second
