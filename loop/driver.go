@@ -171,7 +171,7 @@ func (d *Driver) step() {
 	if d.fired.Swap(false) {
 		d.timerAt = 0
 	}
-	timed := false // a clean batch asks for no time
+	timed := d.core.watchful(&d.gate) // a clean batch asks for no time
 	for i := range d.turn {
 		timed = timed || d.turn[i].Detail != nil
 	}

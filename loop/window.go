@@ -16,7 +16,7 @@ type flow struct {
 	timer      timer  // armed while the window is full, or wider than it began
 	settles    uint64 // settlements so far
 	seen       uint64 // settles, when the timer was armed
-	sure       bool   // it was armed by a timer: the core's time was right then
+	sure       bool   // it was armed by a first look
 	still      bool   // it found nothing to change; until something settles or credit comes, it would find the same
 }
 
@@ -77,10 +77,17 @@ func (c *Core) adjustWindow() {
 	}
 }
 
+// watchful says whether what happens next may make the core watch its window, for which it must know the time. The gate counts at least what
+// the core will: what was posted and not yet heard of, too.
+func (c *Core) watchful(g *Gate) bool {
+	f := &c.flow
+	return !f.timer.armed() && (f.now != f.open || !g.roomy())
+}
+
 // resize is called a while after the window was full, or wider than it began.
 func (c *Core) resize() {
 	f := &c.flow
-	if !f.sure { // clean batches bring no time, so it may have been armed too early
+	if !f.sure { // the window may have been filled just now: a second look decides
 		f.seen, f.sure = f.settles, true
 		c.wheel.add(&f.timer, c.wheel.now+stall)
 		return
