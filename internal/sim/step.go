@@ -174,6 +174,9 @@ func (s *Sim) serve() bool {
 			s.fail(Progress, "%q does not serve what is in its mailbox", ln.p.set.name)
 			break
 		}
+		if ln.p.swap != nil { // that step may have been its change: it goes on in a goroutine of its own
+			s.opt.Wait()
+		}
 	}
 	ln.serving = false
 	ln.out--
