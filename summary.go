@@ -20,14 +20,14 @@ func (rt *Runtime) summary() Summary {
 		rows[i] = c.row()
 	}
 	for _, in := range rt.intakes {
-		counts := in.driver.Counts()
+		counts, bad := in.driver.Counts(), in.bad.Load()
 		s.Rows = append(s.Rows, Row{
-			Name: in.spec.Name, Kind: "source", Accepted: counts.Accepted, Settled: counts.Settled, Returned: counts.Returned, Bad: in.bad.Load(),
+			Name: in.spec.Name, Kind: "source", Accepted: counts.Accepted, Settled: counts.Settled, Returned: counts.Returned, Bad: bad,
 		})
 		s.Accepted += counts.Accepted
 		s.Settled += counts.Settled
 		s.Returned += counts.Returned
-		s.Bad += in.bad.Load()
+		s.Bad += bad
 		for id, n := range counts.Consumers {
 			r := &rows[in.graph.consumers[id]]
 			r.Delivered += n.Delivered

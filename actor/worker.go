@@ -410,15 +410,9 @@ func (w *worker) detail() *loop.Detail {
 	if len(w.report) == 0 && !w.emits.pending() {
 		return nil
 	}
-	d := &loop.Detail{Emits: w.emits.take()}
-	if len(w.report) > 0 {
-		d.Exceptions = append([]loop.Exception(nil), w.report...)
-		clear(w.report)
-		w.report = w.report[:0]
-	}
-	if len(d.Exceptions) == 0 && len(d.Emits) == 0 {
-		return nil
-	}
+	d := &loop.Detail{Emits: w.emits.take(), Exceptions: append([]loop.Exception(nil), w.report...)}
+	clear(w.report)
+	w.report = w.report[:0]
 	return d
 }
 
