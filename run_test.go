@@ -76,6 +76,7 @@ func TestSourcesShareAPlugin(t *testing.T) {
 func TestRunDrainsWithinItsBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &list{batches: [][]string{{"quick", "slow", "for ever", "held"}}, stay: true}
+		goOn := make(chan struct{})
 		rt, _ := prepare(t, penstock.Pipeline{
 			Drain:   10 * time.Second,
 			Sources: []penstock.Source{{Name: "in", From: in}},
@@ -108,6 +109,7 @@ func TestRunDrainsWithinItsBound(t *testing.T) {
 		if s.Accepted != 4 || s.Settled != 2 || s.Returned != 2 || in.returned != 2 || s.Dead != 0 || in.closed != 1 {
 			t.Errorf("summary %+v, %d returned", s, in.returned)
 		}
+		close(goOn)
 		time.Sleep(time.Minute)
 	})
 }
@@ -115,6 +117,7 @@ func TestRunDrainsWithinItsBound(t *testing.T) {
 // Promise: a handler that does not return is named, and does not keep Run.
 func TestRunNamesAHandlerThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		goOn := make(chan struct{})
 		rt, log := prepare(t, penstock.Pipeline{
 			Drain:   time.Second,
 			Sources: []penstock.Source{{Name: "in", From: &list{batches: [][]string{{"a"}}}}},
@@ -130,6 +133,7 @@ func TestRunNamesAHandlerThatHangs(t *testing.T) {
 		if !strings.Contains(log.String(), "overdue") || s.Returned != 1 {
 			t.Errorf("log %s, summary %+v", log, s)
 		}
+		close(goOn)
 	})
 }
 
@@ -416,6 +420,7 @@ func TestBlockedPluginStopsItsSourceOnly(t *testing.T) {
 		for range 100 {
 			free.batches = append(free.batches, many)
 		}
+		goOn := make(chan struct{})
 		rt, _ := prepare(t, penstock.Pipeline{
 			Memory:  64 << 20,
 			Drain:   time.Second,
