@@ -216,10 +216,12 @@ func TestDriverPressure(t *testing.T) {
 			t.Fatal("the source may not go on though there is memory")
 		}
 		hog2.Release()
+		synctest.Wait() // word of the room comes by a goroutine, which runs the loop
 		for i := range 5 {
 			r.Post(Event{Kind: HeldVerdict, Detail: &Detail{Token: Token{1, uint64(i)}}})
 		}
 		r.serve(nil)
+		synctest.Wait()
 		if len(r.world.settled) != 10 {
 			t.Errorf("settled %v, want all 10", r.world.settled)
 		}
