@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/penstock-dev/penstock/actor"
 	"github.com/penstock-dev/penstock/arena"
@@ -16,11 +17,15 @@ import (
 type intake struct {
 	rt      *Runtime
 	spec    Source
-	graph   graph
+	graph   atomic.Pointer[graph]
 	account *arena.Account
+	stay    *arena.Account
 	driver  *loop.Driver
 	env     source.Env
 
+	cancel   context.CancelFunc // of the context that the source runs in
+	ended    chan struct{}      // closed when it has run, and all is settled
+	failure  atomic.Pointer[error]
 	stopped  chan struct{} // closed when no more messages are taken
 	stopOnce sync.Once
 	drained  chan int // Drained, with what was given back
@@ -136,7 +141,7 @@ func (in *intake) Settle(s loop.Settlement) {
 
 // Bury implements loop.World.
 func (in *intake) Bury(u loop.UnitID, c loop.ConsumerID, b *arena.Batch, l loop.Letter) {
-	in.rt.letters.add(burial{in: in, unit: u, consumer: in.graph.consumers[c], batch: b, letter: l})
+	in.rt.letters.add(burial{in: in, unit: u, consumer: in.graph.Load().consumers[c], batch: b, letter: l})
 }
 
 // Lapse implements loop.World.
@@ -144,16 +149,47 @@ func (in *intake) Lapse(h loop.Handle) bool { return actor.Lapse(h) }
 
 // LinkSettled implements loop.World.
 func (in *intake) LinkSettled(link uint64) {
-	for _, other := range in.rt.intakes {
+	for _, other := range in.rt.top.Load().intakes {
 		other.driver.Post(loop.Event{Kind: loop.LinkSettled, Detail: &loop.Detail{Link: link}})
 	}
 }
 
 // Quiet implements loop.World.
-func (in *intake) Quiet(c loop.ConsumerID, count int) {
-	if a := in.rt.consumers[in.graph.consumers[c]].actor; a != nil {
-		a.Quiet(count)
+func (in *intake) Quiet(id loop.ConsumerID, pause uint64, count int) {
+	if c := in.graph.Load().consumers[id]; c.actor != nil {
+		c.actor.Quiet(pause, count)
+	} else {
+		c.to.Quiet(pause)
 	}
+}
+
+// Retired implements loop.World.
+func (in *intake) Retired(id loop.ConsumerID) {
+	c := in.graph.Load().consumers[id]
+	c.quits.Store(in, true)
+	select {
+	case c.retired <- struct{}{}:
+	default:
+	}
+}
+
+// attach tells the consumers from index first on of the lanes by which this source feeds them.
+func (in *intake) attach(first int) {
+	for id, c := range in.graph.Load().consumers[first:] {
+		c.attach(in.driver.Lane(loop.ConsumerID(first + id)))
+	}
+}
+
+// reshape gives the source's loop another graph.
+func (in *intake) reshape(g *graph, window loop.Window, after time.Duration) {
+	before := len(in.graph.Load().consumers)
+	var mailboxes []chan<- loop.Delivery
+	for _, c := range g.consumers[before:] {
+		mailboxes = append(mailboxes, c.mail())
+	}
+	in.graph.Store(g)
+	in.driver.Reshape(&g.Graph, mailboxes, window, loop.TicksOf(after))
+	in.attach(before)
 }
 
 // Drained implements loop.World.

@@ -18,7 +18,7 @@ import (
 type burial struct {
 	in       *intake
 	unit     loop.UnitID
-	consumer int
+	consumer *consumer
 	batch    *arena.Batch
 	letter   loop.Letter
 }
@@ -144,10 +144,10 @@ func (l *letters) failed(err error) {
 }
 
 func (l *letters) letter(b *burial) deadletter.Letter {
-	c := l.rt.consumers[b.consumer]
+	c := b.consumer
 	out := deadletter.Letter{
 		ID: b.id(c.name), Payload: b.batch.Payload(0), Key: b.batch.Key(0), Source: b.in.spec.Name,
-		Stream: b.in.graph.Streams[b.letter.Stream].Name, Plugin: c.name, Attempts: b.letter.Attempts,
+		Stream: b.in.graph.Load().Streams[b.letter.Stream].Name, Plugin: c.name, Attempts: b.letter.Attempts,
 		First: b.in.driver.Time(b.letter.First), Died: l.rt.p.Clock.Now(),
 	}
 	if b.letter.Cause != nil {
@@ -166,7 +166,7 @@ func (l *letters) letter(b *burial) deadletter.Letter {
 // emitted to one stream from one message, or that come from none, share an id.
 func (b *burial) id(plugin string) string {
 	h := fnv.New64a()
-	h.Write([]byte(b.in.graph.Streams[b.letter.Stream].Name + "\x00" + plugin + "\x00"))
+	h.Write([]byte(b.in.graph.Load().Streams[b.letter.Stream].Name + "\x00" + plugin + "\x00"))
 	h.Write(b.batch.Payload(0))
 	return fmt.Sprintf("%s-%d-%d-%016x", b.in.spec.Name, b.letter.Partition, b.letter.Receipt, h.Sum64())
 }

@@ -55,6 +55,7 @@ type Pipeline struct {
 	DeadLetters deadletter.Store // where rejected messages go; default a file in Data. Run does not close one that was given
 	Logger      *slog.Logger     // default slog.Default()
 	Clock       plugin.Clock     // default the machine's
+	Linger      bool             // Run goes on when all sources have ended, until ctx ends: a reload may bring others
 	Strict      bool             // each handler gets a private copy that cannot be read after Handle returns: for tests; slow
 }
 
@@ -64,6 +65,9 @@ type Source struct {
 	From  source.Source
 	Key   KeyFunc // order and sessions go by it; nil for none
 	Limit int     // messages that may be unsettled at one time; default 100,000
+
+	// Identity says what From, Key and all their settings are: see [Runtime.Reload]. Empty: like nothing else.
+	Identity string
 }
 
 // Plugin is a handler, the streams that it gets, and how it is run.
@@ -80,6 +84,9 @@ type Plugin struct {
 	Timeout time.Duration // a Handle that takes longer is cancelled and named; default 30 s, negative for never
 	Retry   RetryPolicy
 	Mailbox Mailbox
+
+	// Identity says what New makes, and of which Config and Version: see [Runtime.Reload]. Empty: like nothing else.
+	Identity string
 }
 
 // Sink is where messages of some streams go.
@@ -89,6 +96,9 @@ type Sink struct {
 	To    sink.Sink
 	Flush time.Duration // the longest that a message waits to be written out while more keep coming; default 1 s
 	Retry RetryPolicy   // the default has no bound on attempts: a sink that is down rejects nothing
+
+	// Identity says what To is, with all its settings: see [Runtime.Reload]. Empty: like nothing else.
+	Identity string
 }
 
 // RetryPolicy bounds and spaces the attempts at a message. The backoff doubles with each attempt; its upper half is random.
@@ -107,8 +117,10 @@ type Mailbox struct {
 // Row is what has become of the messages of one source, plugin or sink.
 type Row struct {
 	Name      string `json:"name"`
-	Kind      string `json:"kind"` // source, plugin or sink
-	State     string `json:"state,omitempty"`
+	Kind      string `json:"kind"`                // source, plugin or sink
+	State     string `json:"state,omitempty"`     // source: running, draining, ended, failed; plugin: as actor.State; sink: what it says of itself
+	Version   string `json:"version,omitempty"`   // plugin: that serves
+	Error     string `json:"error,omitempty"`     // source: why it failed; sink: what is the matter with it
 	Accepted  uint64 `json:"accepted,omitempty"`  // source: taken from its producer
 	Settled   uint64 `json:"settled,omitempty"`   // source: done with, by everybody
 	Returned  uint64 `json:"returned,omitempty"`  // source: given back unsettled at the end
@@ -122,10 +134,14 @@ type Row struct {
 	Emitted   uint64 `json:"emitted,omitempty"`
 	Lapsed    uint64 `json:"lapsed,omitempty"`   // leases of holds that ran out
 	Failures  uint64 `json:"failures,omitempty"` // sink: calls that failed
-	Waiting   int    `json:"waiting,omitempty"`  // batches and messages owed to it now
+	Waiting   int    `json:"waiting,omitempty"`  // batches and messages owed to it now, and not in its mailbox
+	Mailbox   int    `json:"mailbox,omitempty"`  // deliveries in its mailbox, or in its hands
 	Panics    uint64 `json:"panics,omitempty"`
 	Restarts  uint64 `json:"restarts,omitempty"`
 	Overdue   uint64 `json:"overdue,omitempty"` // calls that took longer than the timeout
+
+	// Oldest says for how long the oldest message has been unsettled (source), or owed (plugin, sink), to about a second; 0 for none.
+	Oldest time.Duration `json:"oldest_ns,omitempty"`
 }
 
 // Summary is what has become of all messages.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,10 +14,10 @@ import (
 	"github.com/penstock-dev/penstock/source"
 )
 
-// Run runs the pipeline until every source has ended and all is settled, or until ctx ends. Then sources stop, what is under way goes on
-// for as long as Pipeline.Drain, and what is left is given back to its source, to come again. Run reports what has become of all messages,
-// and what failed: an error of a source, a plugin that does not start, a handler that does not return, memory that is still on loan (an
-// *arena.LeakError: most often a Held that was never given a verdict). A context that ends is no error.
+// Run runs the pipeline until every source has ended and all is settled (unless Pipeline.Linger), or until ctx ends. Then sources stop,
+// what is under way goes on for as long as Pipeline.Drain, and what is left is given back to its source, to come again. Run reports what
+// has become of all messages, and what failed: an error of a source, a plugin that does not start, a handler that does not return, memory
+// that is still on loan (an *arena.LeakError: most often a Held that was never given a verdict). A context that ends is no error.
 func (rt *Runtime) Run(ctx context.Context) (Summary, error) {
 	rt.mu.Lock()
 	ran := rt.started
@@ -26,8 +27,8 @@ func (rt *Runtime) Run(ctx context.Context) (Summary, error) {
 		return Summary{}, ErrRan
 	}
 	err := rt.run(ctx)
-	s := rt.summary()
 	rt.mu.Lock()
+	s := rt.summary()
 	rt.final = &s
 	rt.mu.Unlock()
 	if closeErr := rt.arena.Close(); closeErr != nil && !errors.Is(err, errNotStopped) { // else that is the reason
@@ -38,24 +39,56 @@ func (rt *Runtime) Run(ctx context.Context) (Summary, error) {
 
 func (rt *Runtime) run(ctx context.Context) error {
 	rt.letters.start(ctx)
-	started, err := rt.start(ctx)
+	t := rt.top.Load()
+	if err := prepareSources(ctx, t.intakes); err != nil {
+		return errors.Join(err, rt.letters.stop())
+	}
+	started, err := start(ctx, t.consumers)
 	if err != nil {
 		rt.settleEarly()
-		return errors.Join(err, rt.stopConsumers(ctx, started), rt.letters.stop())
+		return errors.Join(err, rt.stopConsumers(ctx, started), closeSources(ctx, prepared(t.intakes)), rt.letters.stop())
 	}
-	checkpoints, stopCheckpoints := context.WithCancel(ctx)
-	var running, checkpointing sync.WaitGroup
-	errs := make([]error, len(rt.intakes))
-	for i, in := range rt.intakes {
-		running.Go(func() { errs[i] = in.run(ctx) })
-		checkpointing.Go(func() { in.checkpoint(checkpoints) })
+	rt.mu.Lock()
+	rt.ctx = ctx
+	for _, in := range t.intakes {
+		rt.launch(in)
 	}
-	running.Wait()
-	stopCheckpoints()
-	checkpointing.Wait()
-	errs = append(errs, rt.trouble())
-	errs = append(errs, rt.stopConsumers(ctx, started), rt.letters.stop())
-	for _, in := range rt.intakes {
+	rt.mu.Unlock()
+	rt.wait()
+	rt.changing.Lock() // for good: no reload, no swap
+	t = rt.top.Load()
+	errs := append(rt.errs, rt.trouble())
+	errs = append(errs, rt.stopConsumers(ctx, slices.Concat(t.leaving, t.consumers)), rt.letters.stop(), closeSources(ctx, t.intakes))
+	return errors.Join(errs...)
+}
+
+// prepareSources prepares those that want it. If one fails, those before it are closed.
+func prepareSources(ctx context.Context, intakes []*intake) error {
+	for i, in := range intakes {
+		p, ok := in.spec.From.(source.Preparer)
+		if !ok {
+			continue
+		}
+		if err := p.Prepare(ctx, in.env); err != nil {
+			return errors.Join(fmt.Errorf("source %q: %w", in.spec.Name, err), closeSources(ctx, prepared(intakes[:i])))
+		}
+	}
+	return nil
+}
+
+// prepared are those that have to be closed though they have not run.
+func prepared(intakes []*intake) (out []*intake) {
+	for _, in := range intakes {
+		if _, ok := in.spec.From.(source.Preparer); ok {
+			out = append(out, in)
+		}
+	}
+	return out
+}
+
+func closeSources(ctx context.Context, intakes []*intake) error {
+	var errs []error
+	for _, in := range intakes {
 		if err := in.spec.From.Close(context.WithoutCancel(ctx)); err != nil {
 			errs = append(errs, fmt.Errorf("source %q: close: %w", in.spec.Name, err))
 		}
@@ -63,12 +96,68 @@ func (rt *Runtime) run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// launch runs a source in a goroutine of its own. rt.mu is held.
+func (rt *Runtime) launch(in *intake) {
+	ctx, cancel := context.WithCancel(rt.ctx)
+	in.cancel = cancel
+	rt.running++
+	go func() {
+		defer cancel()
+		var beating sync.WaitGroup
+		beat, stop := context.WithCancel(ctx)
+		beating.Go(func() { in.beat(beat) })
+		err := in.run(ctx)
+		stop()
+		beating.Wait()
+		rt.mu.Lock()
+		defer rt.mu.Unlock()
+		if err != nil {
+			in.failure.Store(&err)
+			rt.errs = append(rt.errs, err)
+		}
+		rt.running--
+		close(in.ended)
+		rt.tellChanged()
+	}()
+}
+
+func (rt *Runtime) tellChanged() {
+	select {
+	case rt.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when no source runs, and no reload that could bring one.
+func (rt *Runtime) wait() {
+	for {
+		rt.mu.Lock()
+		over := rt.running == 0 && !rt.reloading && (!rt.p.Linger || rt.ctx.Err() != nil)
+		if over {
+			rt.ctx = nil // no more reloads
+		}
+		ctx := rt.ctx
+		rt.mu.Unlock()
+		if over {
+			return
+		}
+		var done <-chan struct{}
+		if ctx.Err() == nil {
+			done = ctx.Done()
+		}
+		select {
+		case <-rt.changed:
+		case <-done:
+		}
+	}
+}
+
 // settleEarly waits, no longer than Drain, for what plugins have emitted as they started: nobody is stopped with messages in hand, which
 // would be delivered to it again and again.
 func (rt *Runtime) settleEarly() {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	for _, in := range rt.intakes {
+	for _, in := range rt.top.Load().intakes {
 		in.drain(ended, rt.p.Drain)
 	}
 }
@@ -76,7 +165,7 @@ func (rt *Runtime) settleEarly() {
 // trouble is why messages may have been left unsettled.
 func (rt *Runtime) trouble() error {
 	var errs []error
-	for _, c := range rt.consumers {
+	for _, c := range rt.top.Load().consumers {
 		if c.actor != nil && c.actor.Stats().State == actor.Quarantined {
 			errs = append(errs, c.actor.Check(context.Background()))
 		}
@@ -90,50 +179,51 @@ func (rt *Runtime) trouble() error {
 }
 
 // start starts sinks and plugins, the last ones first, so that whoever is fed is there before whoever feeds it. It returns those that
-// have started.
-func (rt *Runtime) start(ctx context.Context) (started []*consumer, err error) {
-	for i := len(rt.consumers) - 1; i >= 0; i-- {
-		c := rt.consumers[i]
-		if c.actor != nil {
+// have started, in the order in which they stop.
+func start(ctx context.Context, consumers []*consumer) (started []*consumer, err error) {
+	for i := len(consumers) - 1; i >= 0; i-- {
+		if c := consumers[i]; c.actor != nil {
 			err = c.actor.Start(ctx)
 		} else {
-			err = c.sink.Start(ctx)
+			err = c.to.Start(ctx)
 		}
 		if err != nil {
-			return started, err
+			return consumers[i+1:], err
 		}
-		started = append(started, c)
 	}
-	return started, nil
+	return consumers, nil
 }
 
-// stopConsumers stops those that have started, whoever feeds first: what a plugin emits as it stops still arrives.
-func (rt *Runtime) stopConsumers(ctx context.Context, started []*consumer) error {
+// stopConsumers stops them, whoever feeds first: what a plugin emits as it stops still arrives.
+func (rt *Runtime) stopConsumers(ctx context.Context, consumers []*consumer) error {
+	drain := rt.top.Load().pipeline.Drain
 	grace := stopGrace
 	if ctx.Err() == nil {
-		grace += rt.p.Drain // else that time has been given
+		grace += drain // else that time has been given
 	}
 	limit, cancel := within(ctx, grace)
 	defer func() { cancel() }()
 	var errs []error
-	for i := len(started) - 1; i >= 0; i-- {
-		c := started[i]
+	for _, c := range consumers {
 		if limit.Err() != nil { // somebody has used up the time of all: the others are stopped and closed nevertheless
 			cancel()
 			limit, cancel = within(ctx, stopGrace)
 		}
-		if c.actor == nil {
-			errs = append(errs, c.sink.Stop(limit))
-			continue
-		}
-		errs = append(errs, c.actor.Stop(limit))
+		errs = append(errs, c.stop(limit))
 		if len(c.emits) > 0 {
-			for _, in := range rt.intakes {
-				in.drain(limit, rt.p.Drain)
+			for _, in := range rt.top.Load().intakes {
+				in.drain(limit, drain)
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (c *consumer) stop(ctx context.Context) error {
+	if c.actor != nil {
+		return c.actor.Stop(ctx)
+	}
+	return c.to.Stop(ctx)
 }
 
 // within is a context for stopping, which goes on when ctx has ended.
@@ -156,7 +246,7 @@ func (in *intake) run(ctx context.Context) error {
 		err = fmt.Errorf("source %q: %w", in.spec.Name, err)
 		in.env.Logger.Error("source failed; what it has delivered is finished", "source", in.spec.Name, "error", err)
 	}
-	in.drain(ctx, in.rt.p.Drain)
+	in.drain(ctx, in.rt.top.Load().pipeline.Drain)
 	return err
 }
 
@@ -190,12 +280,9 @@ func (in *intake) drain(ctx context.Context, limit time.Duration) {
 	<-in.drained
 }
 
-// checkpoint has the source write its cursor down about once a second, while things settle.
-func (in *intake) checkpoint(ctx context.Context) {
-	c, ok := in.spec.From.(source.Checkpointer)
-	if !ok {
-		return
-	}
+// beat, about once a second, remembers the time, and has the source write its cursor down if things have settled.
+func (in *intake) beat(ctx context.Context) {
+	c, _ := in.spec.From.(source.Checkpointer)
 	due := make(chan struct{}, 1)
 	for seen := uint64(0); ; {
 		t := in.env.Clock.AfterFunc(time.Second, func() { due <- struct{}{} })
@@ -205,8 +292,9 @@ func (in *intake) checkpoint(ctx context.Context) {
 			t.Stop()
 			return
 		}
+		in.driver.Post(loop.Event{Kind: loop.Mark, Detail: &loop.Detail{}})
 		now := in.settled.Load()
-		if now == seen {
+		if now == seen || c == nil {
 			continue
 		}
 		seen = now

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,7 @@ type Config struct {
 	Hash       func(key []byte) uint64
 
 	Places int // credit of all loops together
+	Spare  int // for loops that come later: a pool does without
 	Clock  clock.Clock
 	Logger *slog.Logger
 	Link   func() uint64                                                                // a number that no link has had
@@ -103,7 +105,7 @@ type Actor struct {
 	mailbox chan loop.Delivery
 	control chan func(w *worker) // what is to be done between two deliveries; see ring
 	rung    atomic.Bool          // a bell is in the mailbox
-	emits   map[string]bool
+	tune    atomic.Pointer[tuning]
 
 	ctx    context.Context // ends when the actor is stopped
 	cancel context.CancelCauseFunc
@@ -115,7 +117,8 @@ type Actor struct {
 	mu      sync.RWMutex
 	inst    atomic.Pointer[instance] // changed under mu
 	lanes   []*loop.Lane
-	swap    *swap
+	swap    *Handover
+	pauses  uint64
 	crashes []time.Time
 	resume  chan struct{} // closed to end a quarantine
 
@@ -133,15 +136,13 @@ type Actor struct {
 // New makes an Actor; it does nothing before Start.
 func New(cfg Config) *Actor {
 	a := &Actor{
-		cfg: cfg, mailbox: make(chan loop.Delivery, cfg.Places+1), control: make(chan func(*worker), 1), emits: map[string]bool{},
+		cfg: cfg, mailbox: make(chan loop.Delivery, cfg.Places+cfg.Spare+1), control: make(chan func(*worker), 1),
 		resume: make(chan struct{}),
 	}
 	if a.cfg.Sleep == nil {
 		a.cfg.Sleep = sleep
 	}
-	for _, s := range cfg.Emits {
-		a.emits[s] = true
-	}
+	a.Tune(Tuning{Timeout: cfg.Timeout, Emits: cfg.Emits, MaxEmit: cfg.MaxEmit})
 	for range max(cfg.Workers, 1) {
 		a.workers = append(a.workers, newWorker(a))
 	}
@@ -154,8 +155,49 @@ func New(cfg Config) *Actor {
 // Mailbox is where loops put deliveries, as far as they have credit.
 func (a *Actor) Mailbox() chan<- loop.Delivery { return a.mailbox }
 
-// Attach tells the actor of a lane by which it is fed. All lanes are attached before Start.
-func (a *Actor) Attach(l *loop.Lane) { a.lanes = append(a.lanes, l) }
+// Attach tells the actor of a lane by which it is fed. It does not overlap with a swap.
+func (a *Actor) Attach(l *loop.Lane) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lanes = append(a.lanes, l)
+}
+
+// Detach tells the actor that nothing comes by a lane any more. It does not overlap with a swap.
+func (a *Actor) Detach(l *loop.Lane) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lanes = slices.DeleteFunc(a.lanes, func(m *loop.Lane) bool { return m == l })
+}
+
+// Tuning is what may be changed while the plugin runs.
+type Tuning struct {
+	Timeout time.Duration // as Config.Timeout
+	Emits   []string
+	MaxEmit int
+}
+
+// tuning is a Tuning as workers use it.
+type tuning struct {
+	Tuning
+	emits map[string]bool
+}
+
+// Tune changes the plugin's bounds, from the next call of Handle on.
+func (a *Actor) Tune(t Tuning) {
+	n := &tuning{Tuning: t, emits: make(map[string]bool, len(t.Emits))}
+	for _, s := range t.Emits {
+		n.emits[s] = true
+	}
+	a.tune.Store(n)
+	if State(a.state.Load()) == Running {
+		a.mu.RLock()
+		unwatched := a.watch == nil
+		a.mu.RUnlock()
+		if unwatched {
+			a.watchLater()
+		}
+	}
+}
 
 // Start makes and starts the instance; an error is that of New or of Start. Then the actor serves until Stop.
 func (a *Actor) Start(ctx context.Context) error {
@@ -174,7 +216,7 @@ func (a *Actor) Start(ctx context.Context) error {
 // Prepare makes and starts the instance without serving: the simulator, which calls Step itself, begins with it.
 func (a *Actor) Prepare(ctx context.Context) error {
 	a.ctx, a.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	inst, err := a.launch(ctx, a.cfg.New, a.cfg.Version, 1)
+	inst, err := a.launch(ctx, a.Serving(), 1)
 	if err != nil {
 		a.cancel(err)
 		return err

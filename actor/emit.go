@@ -83,20 +83,21 @@ func (w *worker) Emit(_ lend.Key, m *plugin.Message, stream string, payload []by
 
 // declared finds a stream that the plugin may emit to.
 func (a *Actor) declared(l *loop.Lane, stream string) (loop.StreamID, error) {
-	if a.emits[stream] {
+	t := a.tune.Load()
+	if t.emits[stream] {
 		if id, ok := l.StreamID(stream); ok {
 			return id, nil
 		}
 	}
-	return 0, fmt.Errorf("plugin %q: emit to %q: %w (declared: %q)", a.cfg.Name, stream, plugin.ErrUndeclared, a.cfg.Emits)
+	return 0, fmt.Errorf("plugin %q: emit to %q: %w (declared: %q)", a.cfg.Name, stream, plugin.ErrUndeclared, t.Emits)
 }
 
 func (a *Actor) tooLarge(size, before int) error {
-	switch {
+	switch most := a.tune.Load().MaxEmit; {
 	case size > a.cfg.MaxMessage:
 		return fmt.Errorf("plugin %q: %w: %d bytes, the largest message is %d", a.cfg.Name, plugin.ErrEmitTooLarge, size, a.cfg.MaxMessage)
-	case before+size > a.cfg.MaxEmit:
-		return fmt.Errorf("plugin %q: %w: %d bytes in one call, the bound is %d", a.cfg.Name, plugin.ErrEmitTooLarge, before+size, a.cfg.MaxEmit)
+	case before+size > most:
+		return fmt.Errorf("plugin %q: %w: %d bytes in one call, the bound is %d", a.cfg.Name, plugin.ErrEmitTooLarge, before+size, most)
 	default:
 		return nil
 	}
@@ -188,7 +189,7 @@ func (e *emitter) lease(n int, get func() (*arena.Slab, error)) (*arena.Slab, er
 	a := e.w.a
 	slab, err := get()
 	if errors.Is(err, arena.ErrBudget) {
-		if most := a.cfg.MaxEmit + 2*a.cfg.Arena.SlabSize(); e.leased+n > most {
+		if most := a.tune.Load().MaxEmit + 2*a.cfg.Arena.SlabSize(); e.leased+n > most {
 			return nil, fmt.Errorf("%w: they take more than the %d bytes of memory that one call may have; messages above a quarter of "+
 				"a slab do not share theirs: emit fewer, or smaller ones", plugin.ErrEmitTooLarge, most)
 		}

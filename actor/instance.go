@@ -48,31 +48,31 @@ func (i *instance) finished(ctx context.Context) bool {
 }
 
 // launch makes an instance and starts it.
-func (a *Actor) launch(ctx context.Context, factory func() (plugin.Handler, error), version string, epoch uint32) (*instance, error) {
+func (a *Actor) launch(ctx context.Context, v Version, epoch uint32) (*instance, error) {
 	var h plugin.Handler
 	err := guard(func() (err error) {
-		if h, err = factory(); err == nil && h == nil {
+		if h, err = v.New(); err == nil && h == nil {
 			err = fmt.Errorf("its factory returned no handler")
 		}
 		return err
 	})
 	if err == nil {
 		if s, ok := h.(plugin.Starter); ok {
-			err = guard(func() error { return s.Start(ctx, a.env(version)) })
+			err = guard(func() error { return s.Start(ctx, a.env(v)) })
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("plugin %q: version %q does not start: %w", a.cfg.Name, version, err)
+		return nil, fmt.Errorf("plugin %q: version %q does not start: %w", a.cfg.Name, v.Name, err)
 	}
 	b, _ := h.(plugin.BatchHandler)
 	return &instance{
-		handler: h, batch: b, version: version, epoch: epoch, over: make(chan struct{}), handed: make(chan struct{}, 1),
+		handler: h, batch: b, version: v.Name, epoch: epoch, over: make(chan struct{}), handed: make(chan struct{}, 1),
 	}, nil
 }
 
-func (a *Actor) env(version string) plugin.Env {
+func (a *Actor) env(v Version) plugin.Env {
 	return plugin.Env{
-		Plugin: a.cfg.Name, Version: version, Config: a.cfg.Settings, Logger: a.cfg.Logger, Clock: a.cfg.Clock, Emit: a.emitOrphan,
+		Plugin: a.cfg.Name, Version: v.Name, Config: v.Config, Logger: a.cfg.Logger, Clock: a.cfg.Clock, Emit: a.emitOrphan,
 	}
 }
 
@@ -93,6 +93,13 @@ func guard(f func() error) (err error) {
 		}
 	}()
 	return f()
+}
+
+// Serving is the version that serves, as it was given.
+func (a *Actor) Serving() Version {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return Version{Name: a.cfg.Version, New: a.cfg.New, Config: a.cfg.Settings}
 }
 
 // current is the instance that serves now.
@@ -165,13 +172,11 @@ func (a *Actor) crash(old *instance, p *plugin.PanicError) {
 		if !a.backoff() {
 			return
 		}
-		a.mu.RLock()
-		factory, version := a.cfg.New, a.cfg.Version
-		a.mu.RUnlock()
+		version := a.Serving()
 		if a.current() != old {
 			break
 		}
-		inst, err := a.launch(a.ctx, factory, version, old.epoch)
+		inst, err := a.launch(a.ctx, version, old.epoch)
 		switch {
 		case err != nil:
 			a.cfg.Logger.Error("plugin does not start again", "plugin", a.cfg.Name, "error", err)

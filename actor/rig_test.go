@@ -275,7 +275,12 @@ func (r *rig) LinkSettled(link uint64) {
 }
 
 // Quiet implements loop.World.
-func (r *rig) Quiet(c loop.ConsumerID, count int) { r.actors[r.parts[c].name].Quiet(count) }
+func (r *rig) Quiet(c loop.ConsumerID, pause uint64, count int) {
+	r.actors[r.parts[c].name].Quiet(pause, count)
+}
+
+// Retired implements loop.World.
+func (r *rig) Retired(loop.ConsumerID) {}
 
 // Drained implements loop.World.
 func (r *rig) Drained(count int) { r.drained <- count }

@@ -26,7 +26,8 @@ type SinkConfig struct {
 	Name   string
 	Sink   sink.Sink
 	Flush  FlushPolicy
-	Places int
+	Places int // credit of all loops together
+	Spare  int // for loops that come later
 	Clock  clock.Clock
 	Env    sink.Env
 	Logger *slog.Logger
@@ -36,19 +37,27 @@ type SinkConfig struct {
 type Sink struct {
 	cfg     SinkConfig
 	mailbox chan loop.Delivery
+	control chan func()   // what is to be done between two deliveries
 	due     chan struct{} // the oldest unflushed message has waited for Every
 	ctx     context.Context
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
-	mu   sync.Mutex
-	open map[*lent]struct{}
+	mu          sync.Mutex
+	open        map[*lent]struct{}
+	lanes       []*loop.Lane
+	swap        *sinkSwap
+	pauses      uint64
+	serves      sink.Sink       // changed under mu
+	calls       context.Context // of calls of serves; ends with ctx, and when serves is replaced
+	cancelCalls context.CancelCauseFunc
 
 	messages int // since the last flush
 	bytes    int64
 	timer    clock.Timer
 	told     time.Time // when a failure was logged last
 	failures atomic.Uint64
+	every    atomic.Int64 // cfg.Flush.Every, which may be changed
 }
 
 // lent is a delivery that a sink is at. Its fields are guarded by its batch's lock.
@@ -62,19 +71,35 @@ type lent struct {
 
 // NewSink makes a Sink; it does nothing before Start.
 func NewSink(cfg SinkConfig) *Sink {
-	return &Sink{cfg: cfg, mailbox: make(chan loop.Delivery, cfg.Places), due: make(chan struct{}, 1), open: map[*lent]struct{}{}}
+	s := &Sink{
+		cfg: cfg, mailbox: make(chan loop.Delivery, cfg.Places+cfg.Spare), due: make(chan struct{}, 1), open: map[*lent]struct{}{},
+		control: make(chan func()), serves: cfg.Sink,
+	}
+	s.FlushEvery(cfg.Flush.Every)
+	return s
 }
+
+// FlushEvery changes the longest that a message waits to be written out.
+func (s *Sink) FlushEvery(d time.Duration) { s.every.Store(int64(d)) }
 
 // Mailbox is where loops put deliveries, as far as they have credit.
 func (s *Sink) Mailbox() chan<- loop.Delivery { return s.mailbox }
 
 // Start opens the sink and serves it until Stop.
 func (s *Sink) Start(ctx context.Context) error {
-	if err := guard(func() error { return s.cfg.Sink.Open(ctx, s.cfg.Env) }); err != nil {
-		return fmt.Errorf("sink %q: %w", s.cfg.Name, err)
+	if err := s.opened(ctx, s.serves); err != nil {
+		return err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.renewCalls()
 	s.done.Go(s.serve)
+	return nil
+}
+
+func (s *Sink) opened(ctx context.Context, to sink.Sink) error {
+	if err := guard(func() error { return to.Open(ctx, s.cfg.Env) }); err != nil {
+		return fmt.Errorf("sink %q: %w", s.cfg.Name, err)
+	}
 	return nil
 }
 
@@ -95,7 +120,7 @@ func (s *Sink) Stop(ctx context.Context) error {
 		return fmt.Errorf("sink %q: Write or Flush has not returned: %w", s.cfg.Name, context.Cause(ctx))
 	}
 	s.flush(ctx)
-	err := guard(func() error { return s.cfg.Sink.Close(ctx) })
+	err := guard(func() error { return s.serves.Close(ctx) })
 	s.failOpen(ErrStopped)
 	for {
 		select {
@@ -121,10 +146,12 @@ func (s *Sink) serve() {
 		case d := <-s.mailbox:
 			s.write(d)
 			if len(s.mailbox) == 0 || s.full() || s.waited() {
-				s.flush(s.ctx)
+				s.flush(s.callContext())
 			}
 		case <-s.due:
-			s.flush(s.ctx)
+			s.flush(s.callContext())
+		case f := <-s.control:
+			f()
 		case <-s.ctx.Done():
 			return
 		}
@@ -158,15 +185,15 @@ func (s *Sink) write(d loop.Delivery) {
 	l := s.take(d)
 	s.messages += l.batch.Len()
 	s.bytes += d.Bytes
-	if s.cfg.Flush.Every > 0 && s.timer == nil {
-		s.timer = s.cfg.Clock.AfterFunc(s.cfg.Flush.Every, func() {
+	if every := time.Duration(s.every.Load()); every > 0 && s.timer == nil {
+		s.timer = s.cfg.Clock.AfterFunc(every, func() {
 			select {
 			case s.due <- struct{}{}:
 			default:
 			}
 		})
 	}
-	if err := guard(func() error { return s.cfg.Sink.Write(s.ctx, l.batch) }); err != nil {
+	if err := guard(func() error { return s.serves.Write(s.callContext(), l.batch) }); err != nil {
 		s.failed("write", err)
 		l.fail(err)
 	}
@@ -192,7 +219,7 @@ func (s *Sink) flush(ctx context.Context) {
 		s.timer = nil
 	}
 	s.messages, s.bytes = 0, 0
-	if err := guard(func() error { return s.cfg.Sink.Flush(ctx) }); err != nil {
+	if err := guard(func() error { return s.serves.Flush(ctx) }); err != nil {
 		s.failed("flush", err)
 		s.failOpen(err)
 	}

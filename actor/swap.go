@@ -2,8 +2,10 @@ package actor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,9 +16,10 @@ import (
 
 // Version is another version of a plugin, to take the place of the one that serves.
 type Version struct {
-	Name  string
-	New   func() (plugin.Handler, error)
-	Drain time.Duration // how long what the old one holds may still take, before it is taken back
+	Name   string
+	New    func() (plugin.Handler, error)
+	Drain  time.Duration   // how long what the old one holds may still take, before it is taken back
+	Config json.RawMessage // the settings for its Starter; nil for those of the old one
 }
 
 // Swapped says how a swap went.
@@ -28,8 +31,13 @@ type Swapped struct {
 	Pause       time.Duration // for which the plugin served nothing
 }
 
-// swap is one that is under way.
-type swap struct {
+// Handover is a swap that is under way: the next version has started, and the old one serves. It ends with Commit or Abort.
+type Handover struct {
+	a           *Actor
+	lanes       []*loop.Lane
+	old, next   *instance
+	version     Version
+	pause       uint64        // the number of the pause
 	quiet       chan struct{} // one token from each lane that is quiet
 	crashed     chan struct{} // one token: the plugin was quarantined meanwhile
 	redelivered int
@@ -43,79 +51,114 @@ type swap struct {
 //
 // Swap fails with [ErrSwapping] while another swap is under way, and with ctx's error when that ends first.
 func (a *Actor) Swap(ctx context.Context, v Version) (Swapped, error) {
-	if s := State(a.state.Load()); s == Idle || s == Stopped {
-		return Swapped{}, fmt.Errorf("plugin %q is %v: swap it while it runs", a.cfg.Name, s)
-	}
-	s := &swap{quiet: make(chan struct{}, len(a.lanes)), crashed: make(chan struct{}, 1)}
-	a.mu.Lock()
-	if a.swap != nil {
-		a.mu.Unlock()
-		return Swapped{}, fmt.Errorf("plugin %q: %w", a.cfg.Name, ErrSwapping)
-	}
-	a.swap = s
-	old := a.current()
-	a.mu.Unlock()
-	defer func() {
-		a.mu.Lock()
-		a.swap = nil
-		a.mu.Unlock()
-	}()
-	next, err := a.launch(ctx, v.New, v.Name, old.epoch+1)
+	h, err := a.Begin(ctx, v)
 	if err != nil {
 		return Swapped{}, err
 	}
-	_, stateful := old.handler.(plugin.Exporter)
-	how := Swapped{From: old.version, To: v.Name, Stateful: stateful || a.cfg.Order}
+	return h.Commit(ctx)
+}
+
+// Begin starts v beside the version that serves, which notices nothing. It fails as Swap does.
+func (a *Actor) Begin(ctx context.Context, v Version) (*Handover, error) {
+	if s := State(a.state.Load()); s == Idle || s == Stopped {
+		return nil, fmt.Errorf("plugin %q is %v: swap it while it runs", a.cfg.Name, s)
+	}
+	a.mu.Lock()
+	if a.swap != nil {
+		a.mu.Unlock()
+		return nil, fmt.Errorf("plugin %q: %w", a.cfg.Name, ErrSwapping)
+	}
+	a.pauses++
+	h := &Handover{
+		a: a, lanes: slices.Clone(a.lanes), old: a.current(), version: v, pause: a.pauses,
+		quiet: make(chan struct{}, len(a.lanes)), crashed: make(chan struct{}, 1),
+	}
+	a.swap = h
+	if h.version.Config == nil {
+		h.version.Config = a.cfg.Settings
+	}
+	a.mu.Unlock()
+	next, err := a.launch(ctx, h.version, h.old.epoch+1)
+	if err != nil {
+		h.end()
+		return nil, err
+	}
+	h.next = next
+	return h, nil
+}
+
+// end lets another swap begin.
+func (h *Handover) end() {
+	h.a.mu.Lock()
+	h.a.swap = nil
+	h.a.mu.Unlock()
+}
+
+// Abort stops the next version. The old one has noticed nothing.
+func (h *Handover) Abort(ctx context.Context) error {
+	defer h.end()
+	return h.next.stop(context.WithoutCancel(ctx))
+}
+
+// Commit puts the next version in the place of the old one. If that fails, the old one goes on.
+func (h *Handover) Commit(ctx context.Context) (Swapped, error) {
+	defer h.end()
+	a := h.a
+	_, stateful := h.old.handler.(plugin.Exporter)
+	how := Swapped{From: h.old.version, To: h.version.Name, Stateful: stateful || a.cfg.Order}
+	var err error
 	if how.Stateful && State(a.state.Load()) != Quarantined { // one that has crashed has no state to carry over, and is at nothing
-		err = a.exchange(ctx, s, next, v, &how)
+		err = h.exchange(ctx, &how)
 	} else {
-		err = a.handOver(ctx, s, next, v, &how)
+		err = h.handOver(ctx, &how)
 	}
 	if err != nil {
-		stopErr := next.stop(context.WithoutCancel(ctx))
-		return Swapped{}, errors.Join(fmt.Errorf("plugin %q: version %q goes on: %w", a.cfg.Name, old.version, err), stopErr)
+		stopErr := h.next.stop(context.WithoutCancel(ctx))
+		return Swapped{}, errors.Join(fmt.Errorf("plugin %q: version %q goes on: %w", a.cfg.Name, h.old.version, err), stopErr)
 	}
 	a.swaps.Add(1)
-	how.Redelivered = s.redelivered
+	how.Redelivered = h.redelivered
 	return how, nil
 }
 
 // handOver changes the instance between two deliveries.
-func (a *Actor) handOver(ctx context.Context, s *swap, next *instance, v Version, how *Swapped) error {
+func (h *Handover) handOver(ctx context.Context, how *Swapped) error {
+	a, v, next := h.a, h.version, h.next
 	old, began, err := a.replace(ctx, next, v, nil)
 	if err != nil {
 		return err
 	}
 	how.Pause = a.cfg.Clock.Now().Sub(began)
 	before := old.lapsed.Load()
-	for _, l := range a.lanes { // what the old one holds ends within v.Drain
+	for _, l := range h.lanes { // what the old one holds ends within v.Drain
 		l.Post(loop.Unpause, &loop.Detail{Epoch: next.epoch, After: loop.TicksOf(v.Drain)})
 	}
 	if !old.finished(ctx) {
 		a.cfg.Logger.Warn("replaced version still holds messages", "plugin", a.cfg.Name, "version", old.version, "messages", old.held.Load())
 	}
-	s.redelivered += int(old.lapsed.Load() - before)
+	h.redelivered += int(old.lapsed.Load() - before)
 	a.retire(ctx, old)
 	return nil
 }
 
 // exchange pauses the plugin, carries its state over, and changes the instance.
-func (a *Actor) exchange(ctx context.Context, s *swap, next *instance, v Version, how *Swapped) error {
+func (h *Handover) exchange(ctx context.Context, how *Swapped) error {
+	a, v, next := h.a, h.version, h.next
 	began := a.cfg.Clock.Now()
-	for _, l := range a.lanes {
-		l.Post(loop.Pause, &loop.Detail{After: loop.TicksOf(v.Drain)})
+	for _, l := range h.lanes {
+		l.Post(loop.Pause, &loop.Detail{After: loop.TicksOf(v.Drain), Pause: h.pause})
 	}
 	resume := func(epoch uint32) {
-		for _, l := range a.lanes {
+		for _, l := range h.lanes {
 			l.Post(loop.Unpause, &loop.Detail{Epoch: epoch})
 		}
 		how.Pause = a.cfg.Clock.Now().Sub(began)
 	}
-	for range a.lanes {
+	for range h.lanes {
 		select {
-		case <-s.quiet:
-		case <-s.crashed: // it will not be quiet, since its worker waits; and it has no state to carry over
-			return a.handOver(ctx, s, next, v, how)
+		case <-h.quiet:
+		case <-h.crashed: // it will not be quiet, since its worker waits; and it has no state to carry over
+			return h.handOver(ctx, how)
 		case <-ctx.Done():
 			resume(0)
 			return fmt.Errorf("waiting for what it has in hand: %w", context.Cause(ctx))
@@ -129,6 +172,20 @@ func (a *Actor) exchange(ctx context.Context, s *swap, next *instance, v Version
 	resume(next.epoch)
 	a.retire(ctx, old)
 	return nil
+}
+
+// CanTakeOver says whether the plugin could take over the state of another, if that has any. Both have started.
+func (a *Actor) CanTakeOver(from *Actor) error {
+	_, stateful := from.current().handler.(plugin.Exporter)
+	if _, ok := a.current().handler.(plugin.Importer); stateful && !ok {
+		return fmt.Errorf("plugin %q: it has state, and version %q has no Importer to take it", a.cfg.Name, a.current().version)
+	}
+	return nil
+}
+
+// TakeOver carries the state of another plugin over, if that has any. Neither has anything in hand.
+func (a *Actor) TakeOver(ctx context.Context, from *Actor) error {
+	return transfer(ctx, from.current(), a.current())
 }
 
 // transfer carries the state of one instance over to another.
@@ -211,7 +268,7 @@ func (a *Actor) change(old, next *instance, v Version) error {
 	if !mutate.On(mutate.OldVersionServes) {
 		a.inst.Store(next)
 	}
-	a.cfg.New, a.cfg.Version = v.New, v.Name
+	a.cfg.New, a.cfg.Version, a.cfg.Settings = v.New, v.Name, v.Config
 	close(old.over)
 	return nil
 }
@@ -246,14 +303,14 @@ func (a *Actor) endQuarantine() {
 	a.resume = make(chan struct{})
 }
 
-// Quiet hears that, on one lane, nothing of the paused plugin is out; count messages were taken back from it.
-func (a *Actor) Quiet(count int) {
+// Quiet hears that, on one lane, nothing of the plugin is out in the pause of that number; count messages were taken back from it.
+func (a *Actor) Quiet(pause uint64, count int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if s := a.swap; s != nil {
-		s.redelivered += count
+	if h := a.swap; h != nil && h.pause == pause {
+		h.redelivered += count
 		select {
-		case s.quiet <- struct{}{}:
+		case h.quiet <- struct{}{}:
 		default:
 		}
 	}

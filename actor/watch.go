@@ -16,17 +16,16 @@ import (
 const looks = 4
 
 func (a *Actor) watchLater() {
-	if a.cfg.Timeout <= 0 {
-		return
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ctx.Err() == nil {
-		a.watch = a.cfg.Clock.AfterFunc(max(a.cfg.Timeout/looks, time.Millisecond), func() {
-			a.look(a.cfg.Clock.Now())
-			a.watchLater()
-		})
+	timeout := a.tune.Load().Timeout
+	if a.watch = nil; timeout <= 0 || a.ctx.Err() != nil {
+		return
 	}
+	a.watch = a.cfg.Clock.AfterFunc(max(timeout/looks, time.Millisecond), func() {
+		a.look(a.cfg.Clock.Now())
+		a.watchLater()
+	})
 }
 
 func (a *Actor) look(now time.Time) {
@@ -56,10 +55,11 @@ func (s *watched) look(now time.Time) {
 	if w.progress.Load() != p { // it went on meanwhile: the context could be that of another call
 		return
 	}
-	if took := now.Sub(s.since); took >= w.a.cfg.Timeout && !s.named {
+	timeout := w.a.tune.Load().Timeout
+	if took := now.Sub(s.since); timeout > 0 && took >= timeout && !s.named {
 		s.named = true
 		w.a.overdue.Add(1)
-		call.cancel(fmt.Errorf("plugin %q: %w (%v)", w.a.cfg.Name, plugin.ErrOverdue, w.a.cfg.Timeout))
+		call.cancel(fmt.Errorf("plugin %q: %w (%v)", w.a.cfg.Name, plugin.ErrOverdue, timeout))
 		w.attention.Or(attendUsed)
 		w.a.cfg.Logger.Warn("handler overdue: its context was cancelled; the message stays owed to it until it returns",
 			"plugin", w.a.cfg.Name, "message", p&(1<<20-1)>>1, "of delivery", p>>20, "for at least", took)

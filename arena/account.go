@@ -70,6 +70,26 @@ func (a *Arena) Account(c Class, name string, guaranteed, limit int64) (*Account
 	return ac, nil
 }
 
+// Resize changes what the account is guaranteed and its limit, by the rules of [Arena.Account]. What it uses beyond a lower limit it may
+// keep until it releases it.
+func (ac *Account) Resize(guaranteed, limit int64) error {
+	a := ac.arena
+	a.mu.Lock()
+	cl := &a.classes[ac.class]
+	guaranteed, limit = a.wholeSlabs(guaranteed), a.wholeSlabs(min(limit, cl.size))
+	if free := cl.size - cl.guaranteed + ac.guaranteed; guaranteed > free || limit < guaranteed || guaranteed < 0 {
+		a.mu.Unlock()
+		return &ConfigError{fmt.Sprintf("account %q: guarantee", ac.name), guaranteed, fmt.Sprintf(
+			"class %v has %d bytes that are not promised to others, and the limit is %d: lower it, or raise the budget", ac.class, free, limit)}
+	}
+	cl.reserved += max(guaranteed-ac.used, 0) - max(ac.guaranteed-ac.used, 0)
+	cl.guaranteed += guaranteed - ac.guaranteed
+	ac.guaranteed, ac.limit = guaranteed, limit
+	a.mu.Unlock()
+	a.wake(ac.class)
+	return nil
+}
+
 func (a *Arena) wholeSlabs(n int64) int64 {
 	s := int64(a.slabSize)
 	return (n + s - 1) / s * s

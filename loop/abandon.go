@@ -4,11 +4,11 @@ package loop
 // consumer, or on its way to the dead letters, goes when it comes back. From now on nothing is delivered and nothing settles.
 func (c *Core) abandon() {
 	for i := range c.cons {
-		k := &c.cons[i]
+		k := c.cons[i]
 		for k.ready.len() > 0 {
 			k.ready.pop()
 		}
-		k.resume, k.filter = nil, [filterSize]uint16{}
+		k.resume, *k.filter = nil, [filterSize]uint16{}
 		clear(k.keys)
 	}
 	for _, link := range sortedKeys(c.links) {
@@ -20,7 +20,7 @@ func (c *Core) abandon() {
 		}
 	}
 	for i := range c.cons {
-		k := &c.cons[i]
+		k := c.cons[i]
 		for k.queue.len() > 0 {
 			u := k.queue.pop()
 			k.queued -= u.bytes
@@ -30,7 +30,7 @@ func (c *Core) abandon() {
 }
 
 func (c *Core) abandonSolo(s *unit) {
-	k := &c.cons[s.consumer]
+	k := c.cons[s.consumer]
 	switch s.state {
 	case soloReady, soloWaiting, soloQueued, soloUnburied:
 	case soloHeld:

@@ -10,7 +10,7 @@ import (
 type consumer struct {
 	Consumer
 	id        ConsumerID
-	counts    *ConsumerCounts
+	counts    ConsumerCounts
 	producers []ConsumerID // those that emit to a stream that it consumes
 
 	queue  ring  // units owed whole, in the order of arrival
@@ -24,25 +24,35 @@ type consumer struct {
 	gates                 int    // consumers behind among those that it emits to
 
 	keys   map[uint64]*keyQueue
-	filter [filterSize]uint16 // keys in the map, by their low bits: most messages need no look-up
-	resume []uint64           // keys that it may let go of, to be told with the next delivery
+	filter *[filterSize]uint16 // keys in the map, by their low bits: most messages need no look-up
+	resume []uint64            // keys that it may let go of, to be told with the next delivery
 
 	holds      map[Token]*unit
 	epoch      uint32
 	paused     bool
-	quiet      bool // Quiet has been said in this pause
-	redeliver  int  // messages that a pause took back
+	pauses     uint64 // the number of this pause
+	quiet      bool   // Quiet has been said in this pause
+	redeliver  int    // messages that a pause took back
 	pauseTimer timer
 	unburied   int // messages that the dead letters did not take: it gets no more until they do
+
+	alone     int       // lone messages that it is owed
+	burying   bool      // it is gone, and its time is up: what is owed to it goes to the dead letters
+	retired   bool      // it is gone, and nothing is owed to it
+	goneTimer timer     // when its time is up
+	out       outgoings // for ages
 }
 
 const filterSize = 1 << 12
 
-func (k *consumer) init(id ConsumerID, cfg Consumer, counts *ConsumerCounts) {
-	k.Consumer, k.id, k.counts, k.epoch = cfg, id, counts, cfg.Epoch
-	k.keys = map[uint64]*keyQueue{}
-	k.holds = map[Token]*unit{}
+func newConsumer(id ConsumerID, cfg Consumer) *consumer {
+	k := &consumer{
+		Consumer: cfg, id: id, epoch: cfg.Epoch, keys: map[uint64]*keyQueue{}, filter: new([filterSize]uint16), holds: map[Token]*unit{},
+		paused: cfg.Paused, quiet: cfg.Paused,
+	}
 	k.pauseTimer.kind, k.pauseTimer.consumer = timerPause, k
+	k.goneTimer.kind, k.goneTimer.consumer = timerGone, k
+	return k
 }
 
 // hasCredit says whether its mailbox has room. One delivery always fits, however large.
@@ -95,6 +105,7 @@ func (c *Core) pump(k *consumer) {
 		case k.ready.len() > 0:
 			c.lend(k, k.ready.pop())
 		case len(k.resume) > 0:
+			k.out.add(k.sent, c.seq)
 			c.deliver(k, Delivery{Special: &Special{Resume: k.resume}})
 			if mutate.On(mutate.ResumeUnanswered) {
 				c.resumeUnanswered(k)
@@ -111,6 +122,7 @@ func (c *Core) pump(k *consumer) {
 		c.want(k, k.sent-(k.sent-k.taken)/2)
 	}
 	c.checkQuiet(k)
+	c.checkGone(k)
 }
 
 // lendWhole delivers a batch, without the messages that have to wait behind their key.
@@ -127,6 +139,7 @@ func (c *Core) lendWhole(k *consumer, u *unit) {
 		}
 	}
 	k.counts.Delivered += uint64(n)
+	k.out.add(k.sent, u.seq)
 	c.deliver(k, d)
 }
 
@@ -144,6 +157,7 @@ func (c *Core) lend(k *consumer, s *unit) {
 	if mutate.On(mutate.RetryToAnother) {
 		k = c.another(k, s)
 	}
+	k.out.add(k.sent, s.seq)
 	c.deliver(k, Delivery{Batch: s.batch, Unit: s.id, Stream: s.stream, Attempt: s.attempt, Bytes: s.bytes, Special: special})
 }
 
@@ -178,6 +192,10 @@ func (c *Core) credit(k *consumer, items uint64, bytes int64) {
 
 // makeReady puts a lone message among those to be delivered first; at once, or when it has come back.
 func (c *Core) makeReady(k *consumer, s *unit) {
+	if k.burying {
+		c.bury(k, s, s.reason())
+		return
+	}
 	s.state = soloReady
 	if !s.out || mutate.On(mutate.SoloTwice) {
 		k.ready.push(s)
@@ -197,7 +215,7 @@ func (c *Core) gauge(k *consumer) {
 	}
 	k.over = over
 	for _, id := range k.producers {
-		p := &c.cons[id]
+		p := c.cons[id]
 		if over {
 			p.gates++
 			continue
@@ -212,12 +230,12 @@ func (c *Core) gauge(k *consumer) {
 }
 
 // pause stops delivery to k, so that its instance can be exchanged.
-func (c *Core) pause(k *consumer, after Ticks) {
+func (c *Core) pause(k *consumer, d *Detail) {
 	if k.paused {
 		return
 	}
-	k.paused, k.quiet, k.redeliver = true, false, 0
-	c.limitHolds(k, after)
+	k.paused, k.quiet, k.redeliver, k.pauses = true, false, 0, d.Pause
+	c.limitHolds(k, d.After)
 	c.checkQuiet(k)
 }
 
@@ -259,7 +277,7 @@ func (c *Core) checkQuiet(k *consumer) {
 	k.quiet = true
 	c.wheel.remove(&k.pauseTimer)
 	e := c.effect(Quiet)
-	e.Consumer, e.Count = k.id, k.redeliver
+	e.Consumer, e.Pause, e.Count = k.id, k.pauses, k.redeliver
 }
 
 // ring is a queue of units that reuses its memory.

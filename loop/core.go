@@ -24,7 +24,7 @@ type Config struct {
 // Core is the state machine of one source. It is not safe for concurrent use; the Driver, or the simulator, owns it.
 type Core struct {
 	cfg    Config
-	cons   []consumer
+	cons   []*consumer
 	counts Counts
 
 	units []*unit
@@ -39,6 +39,7 @@ type Core struct {
 	parts map[uint32]*partition
 	nodes *node // for reuse
 	links map[uint64][]*unit
+	marks []mark
 
 	flow     flow
 	draining bool
@@ -53,18 +54,10 @@ type Core struct {
 // New makes a Core. The graph must be acyclic and its indices in range; package penstock sees to that.
 func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, parts: map[uint32]*partition{}, links: map[uint64][]*unit{}}
-	c.cons = make([]consumer, len(cfg.Graph.Consumers))
-	c.counts.Consumers = make([]ConsumerCounts, len(c.cons))
-	for i := range c.cons {
-		c.cons[i].init(ConsumerID(i), cfg.Graph.Consumers[i], &c.counts.Consumers[i])
+	for i := range cfg.Graph.Consumers {
+		c.cons = append(c.cons, newConsumer(ConsumerID(i), cfg.Graph.Consumers[i]))
 	}
-	for i := range c.cons {
-		for _, s := range c.cons[i].Emits {
-			for _, id := range cfg.Graph.Streams[s].Consumers {
-				c.cons[id].producers = append(c.cons[id].producers, ConsumerID(i))
-			}
-		}
-	}
+	c.relate()
 	c.units = append(c.units, nil) // UnitID 0 names no unit
 	c.flow.init(cfg.Open, cfg.Window)
 	c.deadline.kind = timerDrain
@@ -92,15 +85,19 @@ func (c *Core) Step(ev *Event) []Effect {
 	case LinkSettled:
 		c.linkSettled(ev.Detail.Link)
 	case Credit:
-		c.credit(&c.cons[ev.Consumer], ev.Detail.Items, ev.Detail.Bytes)
+		c.credit(c.cons[ev.Consumer], ev.Detail.Items, ev.Detail.Bytes)
 	case Resumed:
-		c.resumed(&c.cons[ev.Consumer], ev.Detail.Keys)
+		c.resumed(c.cons[ev.Consumer], ev.Detail.Keys)
 	case Buried:
 		c.buried(ev.Unit, ev.Detail.Err)
 	case Pause:
-		c.pause(&c.cons[ev.Consumer], ev.Detail.After)
+		c.pause(c.cons[ev.Consumer], ev.Detail)
 	case Unpause:
-		c.unpause(&c.cons[ev.Consumer], ev.Detail)
+		c.unpause(c.cons[ev.Consumer], ev.Detail)
+	case Reshape:
+		c.reshape(ev.Detail)
+	case Mark:
+		c.mark()
 	case Assign:
 		c.assign(ev.Detail.Partition, ev.Detail.Epoch)
 	case Revoke:
@@ -118,14 +115,16 @@ func (c *Core) Step(ev *Event) []Effect {
 	return c.effects
 }
 
-// Counts are the totals so far. The result shares Consumers with the core.
+// Counts are the totals so far.
 func (c *Core) Counts() Counts {
-	for i := range c.cons {
-		k := &c.cons[i]
+	counts := c.counts
+	counts.Consumers = make([]ConsumerCounts, len(c.cons))
+	for i, k := range c.cons {
 		k.counts.Waiting = k.queue.len() + k.ready.len()
 		k.counts.Blocked = len(k.keys)
+		counts.Consumers[i] = k.counts
 	}
-	return c.counts
+	return counts
 }
 
 // Live is the number of batches and lone messages that are not done with. With it at zero, nothing is owed to anybody.
@@ -202,7 +201,7 @@ func (c *Core) spread(u *unit) {
 		u.batch.Lend(len(consumers) - 1)
 	}
 	for _, id := range consumers {
-		if k := &c.cons[id]; !k.pending() && k.open() && k.hasCredit() && !c.gaveUp {
+		if k := c.cons[id]; !k.pending() && k.open() && k.hasCredit() && !c.gaveUp {
 			c.lendWhole(k, u)
 		} else {
 			c.enqueue(k, u)
@@ -218,7 +217,7 @@ func (c *Core) outcome(ev *Event) {
 		c.discard(ev.Detail)
 		return
 	}
-	k := &c.cons[ev.Consumer]
+	k := c.cons[ev.Consumer]
 	if c.gaveUp {
 		c.tooLate(ev.Consumer, ev.Detail)
 	} else if d := ev.Detail; d != nil {
@@ -258,7 +257,7 @@ func (c *Core) returned(u *unit) {
 		return
 	}
 	u.out = false
-	k := &c.cons[u.consumer]
+	k := c.cons[u.consumer]
 	switch u.state {
 	case soloLent: // no exception: acknowledged
 		c.finish(k, u, u.cleared)
@@ -276,6 +275,7 @@ func (c *Core) finish(k *consumer, s *unit, resumed bool) {
 	if !s.out {
 		c.effect(Release).Batch = s.batch
 	}
+	k.alone--
 	c.headDone(k, s, resumed)
 	c.lessWhole(s)
 }
@@ -298,12 +298,14 @@ func (c *Core) fire(t *timer) {
 		c.giveUp()
 	case timerWindow:
 		c.resize()
+	case timerGone:
+		c.buryAll(t.consumer)
 	}
 }
 
 // unitDue ends a backoff or a lease, or tries again to bury a message.
 func (c *Core) unitDue(s *unit) {
-	k := &c.cons[s.consumer]
+	k := c.cons[s.consumer]
 	switch s.state {
 	case soloWaiting:
 		c.makeReady(k, s)

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +22,10 @@ type World interface {
 	Lapse(h Handle) bool
 	// LinkSettled tells every loop.
 	LinkSettled(link uint64)
-	// Quiet says that a paused consumer has nothing out; count messages were taken back from it.
-	Quiet(consumer ConsumerID, count int)
+	// Quiet says that a consumer, in a pause of that number, has nothing out; count messages were taken back from it.
+	Quiet(consumer ConsumerID, pause uint64, count int)
+	// Retired says that nothing is owed to a consumer that is gone.
+	Retired(consumer ConsumerID)
 	// Drained says that nothing is left; count messages went back to the source.
 	Drained(count int)
 }
@@ -44,9 +47,7 @@ type DriverConfig struct {
 // All methods may be called concurrently.
 type Driver struct {
 	core    *Core
-	graph   *Graph
-	streams map[string]StreamID
-	lanes   []*Lane
+	shape   atomic.Pointer[shape]
 	world   World
 	clock   clock.Clock
 	start   time.Time
@@ -74,34 +75,55 @@ type Driver struct {
 	roomy atomic.Bool // evac has said so
 }
 
+// shape is what the outside may know of the graph. It is replaced as a whole, before the core hears of it.
+type shape struct {
+	graph   *Graph
+	streams map[string]StreamID
+	lanes   []*Lane
+}
+
 // turnLength is how many events one goroutine works through before it gives the loop to another: a poster has work of its own.
 const turnLength = 256
 
 // NewDriver makes a Driver. It does nothing before the first event.
 func NewDriver(cfg DriverConfig) *Driver {
 	d := &Driver{
-		core: New(cfg.Core), graph: &cfg.Core.Graph, streams: map[string]StreamID{}, world: cfg.World,
+		core: New(cfg.Core), world: cfg.World,
 		clock: cfg.Clock, start: cfg.Clock.Now(), evac: cfg.Evacuation, spawn: cfg.Go, observe: cfg.Observe,
 	}
 	if d.spawn == nil {
 		d.spawn = func(f func()) { go f() }
 	}
 	d.tick = Event{Kind: Tick, Detail: &d.tickDetail}
-	for i, s := range d.graph.Streams {
-		d.streams[s.Name] = StreamID(i)
-	}
-	for i, m := range cfg.Mailboxes {
-		d.lanes = append(d.lanes, &Lane{driver: d, id: ConsumerID(i), mailbox: m})
-	}
+	d.form(&cfg.Core.Graph, nil, cfg.Mailboxes)
 	d.gate.init(d.core.flow.told)
 	return d
+}
+
+// form makes the shape of a graph, with lanes for consumers beyond those that have one.
+func (d *Driver) form(g *Graph, lanes []*Lane, mailboxes []chan<- Delivery) {
+	s := &shape{graph: g, streams: make(map[string]StreamID, len(g.Streams)), lanes: slices.Clone(lanes)}
+	for i, stream := range g.Streams {
+		s.streams[stream.Name] = StreamID(i)
+	}
+	for _, m := range mailboxes {
+		s.lanes = append(s.lanes, &Lane{driver: d, id: ConsumerID(len(s.lanes)), mailbox: m})
+	}
+	d.shape.Store(s)
+}
+
+// Reshape gives the loop another graph, in which all streams and consumers that were there have the same place; mailboxes are those of the
+// consumers beyond them, in order. What is owed to a consumer that is gone is buried after that long. Calls must not overlap.
+func (d *Driver) Reshape(g *Graph, mailboxes []chan<- Delivery, window Window, after Ticks) {
+	d.form(g, d.shape.Load().lanes, mailboxes)
+	d.Post(Event{Kind: Reshape, Detail: &Detail{Graph: g, Window: window, After: after}})
 }
 
 // Gate is where the source waits while its window is full.
 func (d *Driver) Gate() *Gate { return &d.gate }
 
 // Lane is the way to a consumer.
-func (d *Driver) Lane(id ConsumerID) *Lane { return d.lanes[id] }
+func (d *Driver) Lane(id ConsumerID) *Lane { return d.shape.Load().lanes[id] }
 
 // Arrive posts a batch of the source, which the core owns from now on.
 func (d *Driver) Arrive(b *arena.Batch) {
@@ -126,7 +148,8 @@ func (d *Driver) Counts() Counts {
 // counts copies the core's counts. Nobody else may be running the loop.
 func (d *Driver) counts() Counts {
 	counts := d.core.Counts()
-	counts.Consumers = append([]ConsumerCounts(nil), counts.Consumers...)
+	lanes := d.shape.Load().lanes
+	d.core.ages(d.now(), func(id ConsumerID) uint64 { return lanes[id].taken.Load() }, &counts)
 	return counts
 }
 
@@ -210,7 +233,7 @@ func (d *Driver) apply(ev *Event) {
 func (d *Driver) effect(e *Effect) {
 	switch e.Kind {
 	case Deliver:
-		lane := d.lanes[e.Delivery.Consumer]
+		lane := d.Lane(e.Delivery.Consumer)
 		e.Delivery.Lane = lane
 		lane.mailbox <- e.Delivery // never blocks: the core has credit for it
 	case Settle:
@@ -239,9 +262,11 @@ func (d *Driver) effect(e *Effect) {
 	case SetTimer:
 		d.deadline = e.At
 	case WantCredit:
-		d.lanes[e.Consumer].watch(e.Items)
+		d.Lane(e.Consumer).watch(e.Items)
 	case Quiet:
-		d.world.Quiet(e.Consumer, e.Count)
+		d.world.Quiet(e.Consumer, e.Pause, e.Count)
+	case Retired:
+		d.world.Retired(e.Consumer)
 	case Drained:
 		d.world.Drained(e.Count)
 	}

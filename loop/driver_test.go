@@ -20,6 +20,7 @@ type fakeWorld struct {
 	buried  []UnitID
 	lapses  int
 	quiet   int
+	retired int
 	drained int
 }
 
@@ -32,10 +33,13 @@ func (w *fakeWorld) Settle(s Settlement) {
 func (w *fakeWorld) Bury(unit UnitID, _ ConsumerID, _ *arena.Batch, _ Letter) {
 	w.buried = append(w.buried, unit)
 }
-func (w *fakeWorld) Lapse(Handle) bool     { w.lapses++; return true }
-func (w *fakeWorld) LinkSettled(uint64)    {}
-func (w *fakeWorld) Quiet(ConsumerID, int) { w.quiet++ }
-func (w *fakeWorld) Drained(int)           { w.drained++ }
+func (w *fakeWorld) Lapse(Handle) bool             { w.lapses++; return true }
+func (w *fakeWorld) LinkSettled(uint64)            {}
+func (w *fakeWorld) Quiet(ConsumerID, uint64, int) { w.quiet++ }
+
+// Retired implements World.
+func (w *fakeWorld) Retired(ConsumerID) { w.retired++ }
+func (w *fakeWorld) Drained(int)        { w.drained++ }
 
 // rig is a driver with one stream and one consumer, and the memory that they need.
 type rig struct {

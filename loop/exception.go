@@ -38,7 +38,7 @@ func (c *Core) except(k *consumer, u *unit, e *Exception) {
 
 // again ends an attempt without success: another follows after a while, or the message is buried.
 func (c *Core) again(k *consumer, s *unit, after Ticks, cause error) {
-	if k.Retry.Attempts > 0 && int(s.attempt) >= k.Retry.Attempts && !mutate.On(mutate.AttemptsUnbounded) {
+	if k.burying || k.Retry.Attempts > 0 && int(s.attempt) >= k.Retry.Attempts && !mutate.On(mutate.AttemptsUnbounded) {
 		c.bury(k, s, cause)
 		return
 	}
@@ -96,7 +96,7 @@ func (c *Core) buried(id UnitID, err error) {
 	if s == nil || s.state != soloDying {
 		return
 	}
-	k := &c.cons[s.consumer]
+	k := c.cons[s.consumer]
 	if err != nil && !c.gaveUp && !mutate.On(mutate.BurialFailureIgnored) {
 		s.state = soloUnburied
 		if !s.stuck {
@@ -131,7 +131,7 @@ func (c *Core) hold(k *consumer, s *unit, e *Exception) {
 
 // heldVerdict ends a hold as its holder says. One that the core no longer knows has been answered with ErrLeaseLost.
 func (c *Core) heldVerdict(id ConsumerID, d *Detail) {
-	k := &c.cons[id]
+	k := c.cons[id]
 	s := k.holds[d.Token]
 	if s == nil {
 		c.discard(d)
@@ -160,7 +160,7 @@ func (c *Core) endHold(k *consumer, s *unit) {
 }
 
 func (c *Core) holdChanged(ev *Event) {
-	k := &c.cons[ev.Consumer]
+	k := c.cons[ev.Consumer]
 	s := k.holds[ev.Detail.Token]
 	if s == nil {
 		return

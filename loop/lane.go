@@ -34,11 +34,11 @@ func (l *Lane) Done(d *Delivery) {
 }
 
 // Stream is the name of a stream of this lane's loop.
-func (l *Lane) Stream(s StreamID) string { return l.driver.graph.Streams[s].Name }
+func (l *Lane) Stream(s StreamID) string { return l.driver.shape.Load().graph.Streams[s].Name }
 
 // StreamID finds a stream by its name in this lane's loop.
 func (l *Lane) StreamID(name string) (StreamID, bool) {
-	s, ok := l.driver.streams[name]
+	s, ok := l.driver.shape.Load().streams[name]
 	return s, ok
 }
 

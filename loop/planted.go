@@ -15,7 +15,7 @@ func (c *Core) resumeUnanswered(k *consumer) {
 func (c *Core) another(k *consumer, s *unit) *consumer {
 	for _, id := range c.cfg.Graph.Streams[s.stream].Consumers {
 		if id != k.id {
-			return &c.cons[id]
+			return c.cons[id]
 		}
 	}
 	return k

@@ -55,10 +55,12 @@ type Consumer struct {
 	Emits    []StreamID // the streams that it emits to
 	Retry    RetryPolicy
 	Epoch    uint32 // of the instance that runs at the start
+	Paused   bool   // it begins paused
+	Gone     bool   // it reads no stream any more, and gets what is owed to it; see Reshape
 }
 
 // Graph is the part of a pipeline that one source's messages can reach. Streams[0] is the source's own. It is acyclic, and never
-// changes while a core uses it.
+// changes while a core uses it: Reshape gives the core another, in which what was there has the same place.
 type Graph struct {
 	Streams   []Stream
 	Consumers []Consumer
@@ -168,18 +170,21 @@ const (
 	Credit                        // Consumer, Items and Bytes: how much it has taken from its mailbox, in all
 	Resumed                       // Consumer, Keys: it keeps these back no longer, and all it kept back has been reported
 	Buried                        // Unit, Err: the dead letter is durable, or is not
-	Pause                         // Consumer, After: deliver nothing more; Quiet when it has returned everything, holds lapse after that long
+	Pause                         // Consumer, After, Pause: deliver nothing more; Quiet when it has returned everything, holds lapse after that long
 	Unpause                       // Consumer, Epoch: deliver again; holds of older epochs no longer count
 	Assign                        // Partition, Epoch: a new assignment
 	Revoke                        // Partition: nothing of it is settled any more
 	Pressure                      // On: there is no memory for what must stay; the source waits
 	Tick                          // Now
 	Drain                         // After: no more arrivals; Drained when all has settled, or after that long, 0 for no bound
+	Reshape                       // Graph, Window, After: another graph; Retired when a consumer that is gone is owed nothing, which is buried after that long
+	Mark                          // remember the time, to tell ages by
 )
 
 var eventNames = [...]string{
 	"arrived", "emitted", "outcome", "held-verdict", "hold-extended", "hold-reopened", "hold-lapsed",
 	"link-settled", "credit", "resumed", "buried", "pause", "unpause", "assign", "revoke", "pressure", "tick", "drain",
+	"reshape", "mark",
 }
 
 // String is the name as scenarios write it.
@@ -216,6 +221,9 @@ type Detail struct {
 	Now        Ticks
 	On         bool
 	Err        error
+	Pause      uint64 // its number
+	Graph      *Graph
+	Window     Window // the zero value leaves it as it is
 }
 
 // EffectKind says which effect an Effect is.
@@ -235,13 +243,15 @@ const (
 	SetWindow                      // Window: how much the source may have unsettled
 	SetTimer                       // At: Tick not later than then; 0 for none
 	WantCredit                     // Consumer, Items: Credit when it has taken so many in all
-	Quiet                          // Consumer: paused, and nothing of it is out; Count is what was redelivered or will be
+	Quiet                          // Consumer: in this Pause, nothing of it is out; Count is what was redelivered or will be
 	Drained                        // nothing is left; Count is what was given back to the source
+	Retired                        // Consumer: it is gone, and nothing is owed to it
 )
 
 var effectNames = [...]string{
 	"deliver", "settle", "release", "free", "evacuate", "share", "dead-letter", "lapse-hold", "announce-link",
 	"window", "timer", "want-credit", "quiet", "drained",
+	"retired",
 }
 
 // String is the name as scenarios write it.
@@ -261,6 +271,7 @@ type Effect struct {
 	Into       *arena.Batch
 	Index      uint32
 	Count      int
+	Pause      uint64
 	At         Ticks
 	Items      uint64
 	Link       uint64
@@ -298,6 +309,7 @@ type Letter struct {
 // Counts is what a core has seen. Messages, unless it says otherwise.
 type Counts struct {
 	Accepted, Settled, Returned uint64
+	Oldest                      Ticks // the oldest message has been unsettled for at least that long; as exact as Mark comes often
 	Consumers                   []ConsumerCounts
 }
 
@@ -312,6 +324,8 @@ type ConsumerCounts struct {
 	Dropped   uint64
 	Emitted   uint64
 	Revoked   uint64
-	Waiting   int // owed, not delivered
-	Blocked   int // keys
+	Waiting   int   // owed, not delivered
+	Blocked   int   // keys
+	Out       int   // deliveries in its mailbox, or at it
+	Oldest    Ticks // the oldest message that it is owed came to the source at least that long ago; as exact as Mark comes often
 }

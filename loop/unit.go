@@ -218,6 +218,7 @@ func (c *Core) split(k *consumer, u *unit, i uint32, into *arena.Batch) *unit {
 	s := c.newUnit(nil, 0, u.stream)
 	s.solo, s.n, s.whole = true, 1, 1
 	s.parent, s.index, s.consumer = u, i, k.id
+	k.alone++
 	s.seq, s.first = u.seq, c.wheel.now+c.lost
 	if len(u.batch.Hashes) > 0 {
 		s.hash = u.batch.Hashes[i]

@@ -14,6 +14,7 @@ const (
 	timerPause
 	timerDrain
 	timerWindow
+	timerGone
 )
 
 // timer is a deadline in a wheel. It is part of what it is for, so that arming one allocates nothing.

@@ -33,6 +33,13 @@ func (f *flow) init(open, most Window) {
 	f.told = f.open
 }
 
+// limit sets the bound on how wide the window becomes.
+func (f *flow) limit(most Window) {
+	f.most = most
+	f.open = Window{Messages: min(f.open.Messages, most.Messages), Bytes: min(f.open.Bytes, most.Bytes)}
+	f.now = Window{Messages: min(f.now.Messages, most.Messages), Bytes: min(f.now.Bytes, most.Bytes)}
+}
+
 func (f *flow) arrived(messages int, bytes int64) {
 	f.messages += messages
 	f.bytes += bytes
@@ -106,7 +113,7 @@ func (c *Core) resize() {
 // starved says whether a consumer of the source has nothing to do. If not, it asks to be told when that changes.
 func (c *Core) starved() bool {
 	for _, id := range c.cfg.Graph.Streams[0].Consumers {
-		k := &c.cons[id]
+		k := c.cons[id]
 		if k.idle() && k.open() {
 			return true
 		}

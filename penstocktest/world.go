@@ -125,7 +125,10 @@ func (f *feed) LinkSettled(link uint64) {
 }
 
 // Quiet implements loop.World.
-func (f *feed) Quiet(_ loop.ConsumerID, count int) { f.h.actor.Quiet(count) }
+func (f *feed) Quiet(_ loop.ConsumerID, pause uint64, count int) { f.h.actor.Quiet(pause, count) }
+
+// Retired implements loop.World.
+func (f *feed) Retired(loop.ConsumerID) {}
 
 // Drained implements loop.World.
 func (f *feed) Drained(int) {}

@@ -35,6 +35,13 @@ type Checkpointer interface {
 	Checkpoint(ctx context.Context) error
 }
 
+// Preparer is an optional interface of a source: Prepare does, before Run, what may fail for good, such as binding its address, so that a
+// pipeline that cannot work does not start, and one that works is not changed for it. It is called once. If Run is not called after it,
+// Close is.
+type Preparer interface {
+	Prepare(ctx context.Context, env Env) error
+}
+
 // Outcome is what became of the messages of one Settlement.
 type Outcome uint8
 

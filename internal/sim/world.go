@@ -381,7 +381,7 @@ func (l *simLoop) LinkSettled(link uint64) {
 }
 
 // Quiet checks that nothing is out, and tells the actor.
-func (l *simLoop) Quiet(consumer loop.ConsumerID, count int) {
+func (l *simLoop) Quiet(consumer loop.ConsumerID, pause uint64, count int) {
 	ln := l.lanes[consumer]
 	out := ln.out
 	if ln.serving {
@@ -395,8 +395,11 @@ func (l *simLoop) Quiet(consumer loop.ConsumerID, count int) {
 			l.s.fail(Versions, "%q is said to be quiet with %v held", ln.p.set.name, h.debt)
 		}
 	}
-	ln.p.actor.Quiet(count)
+	ln.p.actor.Quiet(pause, count)
 }
+
+// Retired never comes: the simulator's graph stays.
+func (l *simLoop) Retired(loop.ConsumerID) {}
 
 // Drained checks that it is so.
 func (l *simLoop) Drained(count int) {
