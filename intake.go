@@ -74,6 +74,9 @@ func (in *intake) Accept(b *arena.Batch) error {
 		b.Free()
 		return fmt.Errorf("source %q: %w", in.spec.Name, err)
 	}
+	if t := in.rt.p.Tracer; t != nil && b.Len() > 0 {
+		b.Trail = t.Begin(in.spec.Name, b.Len(), arena.Header(b.Headers(0), arena.TraceHeader))
+	}
 	in.driver.Arrive(b)
 	return nil
 }

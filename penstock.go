@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock/actor"
+	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/deadletter"
 	"github.com/penstock-dev/penstock/plugin"
 	"github.com/penstock-dev/penstock/sink"
@@ -54,9 +55,18 @@ type Pipeline struct {
 
 	DeadLetters deadletter.Store // where rejected messages go; default a file in Data. Run does not close one that was given
 	Logger      *slog.Logger     // default slog.Default()
+	Tracer      Tracer           // follows some batches; nil for none
 	Clock       plugin.Clock     // default the machine's
 	Linger      bool             // Run goes on when all sources have ended, until ctx ends: a reload may bring others
 	Strict      bool             // each handler gets a private copy that cannot be read after Handle returns: for tests; slow
+}
+
+// Tracer chooses batches of sources to be followed on their way.
+type Tracer interface {
+	// Begin is called for each batch that a source gives, with the number of its messages and the header traceparent of the first one (nil
+	// if it has none; lent, valid until Begin returns). It returns nil, and does so quickly, for a batch that is not to be followed. It may be
+	// called concurrently.
+	Begin(source string, messages int, traceparent []byte) arena.Trail
 }
 
 // Source is where the messages of one stream come from. The stream has the source's name.

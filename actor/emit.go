@@ -47,6 +47,9 @@ func (w *worker) Emit(_ lend.Key, m *plugin.Message, stream string, payload []by
 	if err != nil {
 		return err
 	}
+	if w.step != nil {
+		x = traced(x, w.step.Traceparent())
+	}
 	size := len(payload) + len(x.Key) + len(x.Headers)
 	if err := w.a.tooLarge(size, w.emits.attempt); err != nil {
 		return err
@@ -79,6 +82,18 @@ func (w *worker) Emit(_ lend.Key, m *plugin.Message, stream string, payload []by
 	e.attempt += size
 	e.loose, w.touched = true, true
 	return nil
+}
+
+// traced is x with the header that says which trace the message belongs to.
+func traced(x *plugin.Emission, parent []byte) *plugin.Emission {
+	y := *x
+	y.Headers = arena.AppendHeader(nil, arena.TraceHeader, parent)
+	for name, value, rest, ok := arena.NextHeader(x.Headers); ok; name, value, rest, ok = arena.NextHeader(rest) {
+		if string(name) != arena.TraceHeader {
+			y.Headers = arena.AppendHeader(y.Headers, string(name), value)
+		}
+	}
+	return &y
 }
 
 // declared finds a stream that the plugin may emit to.
@@ -171,6 +186,9 @@ func (e *emitter) isLinked(b *arena.Batch) bool {
 func (e *emitter) add(id loop.StreamID, slab *arena.Slab) *openBatch {
 	b := e.w.a.cfg.Arena.NewBatch()
 	b.Slab = slab
+	if e.w.step != nil {
+		b.Trail = e.w.step.Follow(e.w.d.Lane.Stream(id))
+	}
 	e.open = append(e.open, openBatch{stream: id, batch: b})
 	return &e.open[len(e.open)-1]
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/internal/clock"
 	"github.com/penstock-dev/penstock/loop"
 	"github.com/penstock-dev/penstock/sink"
@@ -67,6 +68,7 @@ type lent struct {
 	batch  *sink.Batch
 	left   int
 	report []loop.Exception
+	step   arena.Step // of a batch that is followed; else nil
 }
 
 // NewSink makes a Sink; it does nothing before Start.
@@ -208,6 +210,9 @@ func (s *Sink) take(d loop.Delivery) *lent {
 	s.mu.Lock()
 	s.open[l] = struct{}{}
 	s.mu.Unlock()
+	if t := d.Batch.Trail; t != nil {
+		l.step = t.Enter(s.cfg.Name, l.left)
+	}
 	l.batch = sink.NewBatch(d.Batch, pick, d.Lane.Stream(d.Stream), l.settled)
 	return l
 }
@@ -267,6 +272,9 @@ func (l *lent) settled(_ *sink.Batch, i int, err error) {
 	l.s.mu.Lock()
 	delete(l.s.open, l)
 	l.s.mu.Unlock()
+	if l.step != nil {
+		l.step.Leave(len(l.report))
+	}
 	var detail *loop.Detail
 	if len(l.report) > 0 {
 		detail = &loop.Detail{Exceptions: l.report}

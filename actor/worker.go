@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/internal/mutate"
 	"github.com/penstock-dev/penstock/loop"
 	"github.com/penstock-dev/penstock/plugin"
@@ -29,6 +30,7 @@ type worker struct {
 	blocked map[laneKey]struct{} // keys of which a message is not done with
 	filter  [filterSize]uint16   // how many of them have these low bits: most messages need no look-up
 	report  []loop.Exception
+	step    arena.Step         // of a batch that is followed; else nil
 	touched bool               // the message in hand was held, or has emitted
 	inBatch bool               // HandleBatch is under way
 	crashed *plugin.PanicError // by the last message of the delivery; see restart
@@ -151,6 +153,9 @@ func (w *worker) handle(d *loop.Delivery, pick []uint32) {
 		}
 	}
 	w.d, w.pick = d, pick
+	if t := d.Batch.Trail; t != nil {
+		w.step = t.Enter(w.a.cfg.Name, n)
+	}
 	w.enter()
 	w.msg.Describe(key, w, d.Lane.Stream(d.Stream), int(d.Attempt))
 	w.msg.Open(key, d.Batch, 0)
@@ -183,6 +188,10 @@ func (w *worker) handle(d *loop.Delivery, pick []uint32) {
 		w.attention.And(^attendWatch)
 	}
 	w.leave()
+	if w.step != nil {
+		w.step.Leave(len(w.report))
+		w.step = nil
+	}
 	w.d, w.pick = nil, nil
 }
 

@@ -30,6 +30,8 @@ type Batch struct {
 	Partition uint32 // of the source; 0 where it has none
 	Epoch     uint32 // assignment epoch of that partition
 
+	Trail Trail // nil for most
+
 	borrowers atomic.Int32
 	home      *Arena // nil if not made by NewBatch
 	freed     bool
@@ -88,6 +90,10 @@ func (b *Batch) Free() {
 		panic("arena: batch freed twice: only its owner frees it, once")
 	}
 	b.ReleaseSlab()
+	if b.Trail != nil {
+		b.Trail.Leave()
+		b.Trail = nil
+	}
 	b.Frames, b.Receipts, b.Hashes, b.Parents = b.Frames[:0], b.Receipts[:0], b.Hashes[:0], b.Parents[:0]
 	b.Partition, b.Epoch = 0, 0
 	b.borrowers.Store(0)
