@@ -101,6 +101,18 @@ func (c *checker) bad(format string, args ...any) {
 	c.problems = append(c.problems, fmt.Errorf(format, args...))
 }
 
+// Check finds everything that is wrong with p, as [New] does, and nothing is made for it. The error is a [*ConfigError].
+func (p Pipeline) Check() error {
+	p = p.withDefaults()
+	return p.check()
+}
+
+// Needs is the least memory, in bytes, with which p cannot come to a standstill: New wants Memory to be that much.
+func (p Pipeline) Needs() int64 {
+	p = p.withDefaults()
+	return p.needs()
+}
+
 // check finds everything that is wrong with p, which has its defaults.
 func (p *Pipeline) check() error {
 	c := &checker{names: map[string]string{}, streams: map[string]string{}, read: map[string]bool{}}

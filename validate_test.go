@@ -84,3 +84,20 @@ func TestNewReportsAllProblems(t *testing.T) {
 		t.Errorf("a good pipeline: %v", err)
 	}
 }
+
+// Check says what New would, and Needs what New wants Memory to be.
+func TestCheckAndNeeds(t *testing.T) {
+	p := penstock.Pipeline{
+		Sources: []penstock.Source{{Name: "in", From: &list{}}},
+		Sinks:   []penstock.Sink{{Name: "out", From: []string{"in"}, To: &keep{}}},
+	}
+	p.Memory = p.Needs()
+	if err := p.Check(); err != nil {
+		t.Errorf("with the memory that it needs: %v", err)
+	}
+	p.Memory--
+	var config *penstock.ConfigError
+	if err := p.Check(); !errors.As(err, &config) || !strings.Contains(err.Error(), "too small") {
+		t.Errorf("with a byte less: %v", err)
+	}
+}
