@@ -26,6 +26,7 @@ type Message struct {
 	stream   string
 	host     Host
 	held     *Held
+	forward  Emission // of Forward: a local one would be allocated each time
 }
 
 // Host is the runtime's side of a Message: an actor, or the test harness. Only Penstock's own packages can implement it.
@@ -111,6 +112,24 @@ func (m *Message) Emit(stream string, payload []byte, opts ...EmitOption) error 
 		o(&e)
 	}
 	return m.host.Emit(lend.Key{}, m, stream, payload, &e)
+}
+
+// Forward emits the message as it is: its payload, key and headers. It is an emit like any other, and allocates nothing.
+func (m *Message) Forward(stream string) error {
+	if m.frames == nil {
+		return ErrReturned
+	}
+	return m.ForwardAs(stream, m.Key(), m.Payload())
+}
+
+// ForwardAs emits another key and payload with the message's headers. An empty key is none. Both are copied before it returns. It is an
+// emit like any other, and allocates nothing.
+func (m *Message) ForwardAs(stream string, key, payload []byte) error {
+	if m.frames == nil {
+		return ErrReturned
+	}
+	m.forward.Key, m.forward.Headers = key, m.Headers()
+	return m.host.Emit(lend.Key{}, m, stream, payload, &m.forward)
 }
 
 // WithKey gives an emitted message its key. key is read before Emit returns.

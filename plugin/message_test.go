@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/lend"
 	"github.com/penstock-dev/penstock/plugin"
 )
 
@@ -112,6 +113,45 @@ func TestMessagesOwnVerdictGoesFirst(t *testing.T) {
 				t.Errorf("message %d: %v, want %v", i, got, want)
 			}
 		}
+	}
+}
+
+// copying is a host whose Emit looks at what it gets, and allocates nothing.
+type copying struct {
+	*host
+	stream                string
+	payload, key, headers []byte
+}
+
+func (h *copying) Emit(_ lend.Key, _ *plugin.Message, stream string, payload []byte, e *plugin.Emission) error {
+	h.stream = stream
+	h.payload, h.key, h.headers = append(h.payload[:0], payload...), append(h.key[:0], e.Key...), append(h.headers[:0], e.Headers...)
+	return nil
+}
+
+// Promise: Forward emits payload, key and headers as they are, ForwardAs another payload and key; neither allocates.
+func TestForward(t *testing.T) {
+	h := &copying{host: newHost(t)}
+	headers := string(arena.AppendHeader(nil, "h", []byte("v")))
+	b := batch(t, h.arena, h.account, [3]string{"payload", "key", headers})
+	defer b.Free()
+	var m plugin.Message
+	m.Describe(key, h, "in", 1)
+	m.Open(key, b, 0)
+	if err := m.Forward("out"); err != nil || h.stream != "out" || string(h.payload) != "payload" || string(h.key) != "key" ||
+		string(h.headers) != headers {
+		t.Errorf("forwarded to %q: %q, key %q, headers %q: %v", h.stream, h.payload, h.key, h.headers, err)
+	}
+	if err := m.ForwardAs("out", nil, []byte("other")); err != nil || string(h.payload) != "other" || len(h.key) != 0 ||
+		string(h.headers) != headers {
+		t.Errorf("forwarded as %q, key %q, headers %q: %v", h.payload, h.key, h.headers, err)
+	}
+	if n := testing.AllocsPerRun(100, func() { _ = m.Forward("out") }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	m.Shut(key)
+	if err := errors.Join(m.Forward("out"), m.ForwardAs("out", nil, nil)); !errors.Is(err, plugin.ErrReturned) {
+		t.Errorf("after the call: %v", err)
 	}
 }
 
