@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/source"
@@ -30,6 +31,17 @@ type Sink interface {
 	Flush(ctx context.Context) error
 	// Close is called once, after the last Flush.
 	Close(ctx context.Context) error
+}
+
+// Reporter is an optional interface of a sink: what it says about itself, for summaries, metrics and readiness. Status may be called
+// concurrently with everything else, and does not block.
+type Reporter interface{ Status() Status }
+
+// Status is how a sink gets on with its destination.
+type Status struct {
+	State  string    // "ok", "retrying", "open" (a breaker that lets nothing through), or another word of the sink's own
+	Detail string    // why, in a sentence; empty if there is nothing to say
+	Since  time.Time // when it came into this state
 }
 
 // Batch is some messages, on loan to a sink. Each message's bytes are valid until it is done. Its methods may be called concurrently.

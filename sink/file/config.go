@@ -1,7 +1,6 @@
 package file
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -15,7 +14,8 @@ type Mode string
 const (
 	// Append writes behind what is there. It is the default.
 	Append Mode = "append"
-	// Truncate empties the file when the sink is opened.
+	// Truncate empties the file at the first Write, or at Close if there was none: a run that fails before its first message leaves what
+	// the last one wrote.
 	Truncate Mode = "truncate"
 )
 
@@ -40,7 +40,7 @@ type Rotate struct {
 	// MaxBytes is the largest size of a file in bytes, delimiters included; 0 for no bound. A single message that is larger still gets a
 	// file of its own.
 	MaxBytes int64
-	// MaxAge is the longest that one file is written to, counted from when the sink opened or created it; 0 for ever. It is looked at
+	// MaxAge is the longest that one file is written to, counted from Open or from when the sink created it; 0 for ever. It is looked at
 	// when a batch comes, and an empty file is not rotated.
 	MaxAge time.Duration
 	// Keep is the number of old files that are kept; 0 means 5.
@@ -74,6 +74,14 @@ const (
 
 // check fills in what is not set and refuses what makes no sense. All that is wrong is reported at once.
 func (c *Config) check() error {
+	c.fill()
+	if err := join(c.problems()); err != nil {
+		return fmt.Errorf("file sink: config: %w", err)
+	}
+	return nil
+}
+
+func (c *Config) fill() {
 	if c.Mode == "" {
 		c.Mode = Append
 	}
@@ -89,23 +97,23 @@ func (c *Config) check() error {
 	if c.Rotate.Keep == 0 {
 		c.Rotate.Keep = defaultKeep
 	}
-	var errs []error
-	refuse := func(bad bool, format string, args ...any) {
+}
+
+// problems are the settings that make no sense, once those that are not set have been filled in.
+func (c *Config) problems() (out []problem) {
+	refuse := func(bad bool, field, format string, args ...any) {
 		if bad {
-			errs = append(errs, fmt.Errorf(format, args...))
+			out = append(out, problem{field, fmt.Sprintf(format, args...)})
 		}
 	}
-	refuse(c.Path == "", "path is missing: name the file to write")
-	refuse(c.Mode != Append && c.Mode != Truncate, "mode %q: want %q or %q", c.Mode, Append, Truncate)
-	refuse(len(c.Delimiter) > maxDelimiter, "delimiter has %d bytes: at most %d", len(c.Delimiter), maxDelimiter)
-	refuse(c.Sync != SyncNone && c.Sync != SyncFlush && c.Sync != SyncClose,
+	refuse(c.Path == "", "path", "path is missing: name the file to write")
+	refuse(c.Mode != Append && c.Mode != Truncate, "mode", "mode %q: want %q or %q", c.Mode, Append, Truncate)
+	refuse(len(c.Delimiter) > maxDelimiter, "delimiter", "delimiter has %d bytes: at most %d", len(c.Delimiter), maxDelimiter)
+	refuse(c.Sync != SyncNone && c.Sync != SyncFlush && c.Sync != SyncClose, "sync",
 		"sync %q: want %q, %q or %q", c.Sync, SyncNone, SyncFlush, SyncClose)
-	refuse(c.Buffer < minBuffer, "buffer of %d bytes: at least %d", c.Buffer, minBuffer)
-	refuse(c.Rotate.MaxBytes < 0 || c.Rotate.MaxAge < 0 || c.Rotate.Keep < 0, "rotate: no setting can be negative")
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("file sink: config: %w", err)
-	}
-	return nil
+	refuse(c.Buffer < minBuffer, "buffer", "buffer of %d bytes: at least %d", c.Buffer, minBuffer)
+	refuse(c.Rotate.MaxBytes < 0 || c.Rotate.MaxAge < 0 || c.Rotate.Keep < 0, "rotate", "rotate: no setting can be negative")
+	return out
 }
 
 // ErrLocked says that the file is being written by somebody else: another process, or another sink of this one. It is wrapped in an

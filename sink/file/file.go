@@ -5,7 +5,10 @@
 //
 // A message is done when write(2) has taken all of it, or after the fsync where that was asked for. When a write falls short (a full
 // disk) the file is cut back to the end of the last whole message: messages before that are done, those behind it fail with an [Error]
-// and can be tried again without leaving a torn line or a duplicate. The file is locked while it is open.
+// and can be tried again without leaving a torn line or a duplicate.
+//
+// The file is opened and locked by the first Write, and held up to Close. Open only looks whether that can be done, so that a sink may be
+// opened on a file that another one still writes, and takes over when that one has been closed.
 //
 // A crash can leave the beginning of a message at the end of the file. Its message was never done and will come again. [Append] moves
 // such bytes to path.torn and cuts them off, so that they neither merge with the next message nor are lost.
@@ -13,6 +16,7 @@ package file
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -36,7 +40,9 @@ type Sink struct {
 	slog  *slog.Logger
 	limit int64 // how far back the end of a record is looked for
 
-	log     *fsx.Log // nil before Open, after Close, and when a rotation could not open the new file
+	opened  bool     // Open has succeeded, and Close has not been called
+	begun   bool     // the file has been taken since Open, and emptied where that was asked for
+	log     *fsx.Log // nil before the first Write, after Close, and when a rotation could not open the new file
 	born    time.Time
 	buf     []byte // not yet written; its capacity is fixed
 	pending []span
@@ -62,8 +68,8 @@ func newSink(cfg Config, fsys fsx.FS) (*Sink, error) {
 	return &Sink{cfg: cfg, delim: []byte(cfg.Delimiter), fs: fsys}, nil
 }
 
-// Open opens the file, creating it if it is missing, and locks it. It fails with an [Error]; that is [ErrLocked] if somebody else writes
-// the file, and fs.ErrNotExist if its directory is missing.
+// Open looks whether the file can be written, creating it if it is missing, and holds nothing of it. It fails with an [Error]; that is
+// fs.ErrNotExist if the directory is missing.
 func (s *Sink) Open(_ context.Context, env sink.Env) error {
 	s.clock, s.slog = env.Clock, env.Logger
 	if s.clock == nil {
@@ -73,15 +79,17 @@ func (s *Sink) Open(_ context.Context, env sink.Env) error {
 		s.slog = slog.New(slog.DiscardHandler)
 	}
 	s.limit = int64(max(env.MaxBytes, minSearch) + len(s.delim))
-	if err := s.open(s.cfg.Mode); err != nil {
-		return err
+	if err := s.probe(); err != nil {
+		return s.openError(err)
 	}
 	s.buf = make([]byte, 0, s.cfg.Buffer)
+	s.opened, s.begun, s.born = true, false, s.clock.Now()
 	return nil
 }
 
 // Write takes the messages of b. Those that fill the buffer, and large ones, are written; the rest waits for Flush. It fails with an
-// [Error], and has then settled all messages that were given before.
+// [Error], and has then settled all messages that were given before. The first Write opens and locks the file: it fails with [ErrLocked]
+// while somebody else writes it.
 func (s *Sink) Write(_ context.Context, b *sink.Batch) error {
 	if err := s.ready(); err != nil {
 		return err
@@ -236,8 +244,11 @@ func (s *Sink) whole() (n int, end int64) {
 	return n, end
 }
 
-// ready opens the file again after a rotation that could not, and takes off a torn message that could not be taken off before.
+// ready opens the file, the first time or after a rotation that could not, and takes off a torn message that could not be taken off before.
 func (s *Sink) ready() error {
+	if !s.begun {
+		return s.begin()
+	}
 	if s.log == nil {
 		return s.open(Append)
 	}
@@ -253,8 +264,15 @@ func (s *Sink) ready() error {
 }
 
 // Close writes out what is in the buffer, calls fsync unless told never to, and closes the file. It fails with an [Error], and has then
-// settled all messages and closed the file nevertheless.
-func (s *Sink) Close(context.Context) error {
+// settled all messages and closed the file nevertheless. With [Truncate] it empties a file that nothing was written to, unless ctx has
+// ended or somebody else writes it by now.
+func (s *Sink) Close(ctx context.Context) error {
+	if s.opened && !s.begun && s.cfg.Mode == Truncate && ctx.Err() == nil {
+		if err := s.begin(); err != nil && !errors.Is(err, ErrLocked) {
+			return err
+		}
+	}
+	s.opened = false
 	if s.log == nil {
 		return nil
 	}

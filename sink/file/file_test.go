@@ -55,9 +55,11 @@ func newRig(t *testing.T, cfg Config) *rig {
 
 func (r *rig) env() sink.Env { return sink.Env{Clock: r.clock} }
 
+// mustOpen opens the sink and has it take the file, by a Write of nothing.
 func (r *rig) mustOpen() {
 	r.Helper()
 	r.must(r.Open(r.Context(), r.env()))
+	r.must(r.write())
 }
 
 func (r *rig) must(err error) {
@@ -293,15 +295,21 @@ func TestSecondSinkIsLockedOut(t *testing.T) {
 	r.mustOpen()
 	r.must(r.write("aaa"))
 	r.must(r.flush())
-	second, err := newSink(Config{Path: r.path, Mode: Truncate}, fsx.OS{})
+	second := &rig{T: t, account: r.account, arena: r.arena, path: r.path, clock: r.clock, fate: map[string]error{}}
+	var err error
+	second.Sink, err = newSink(Config{Path: r.path, Mode: Truncate}, fsx.OS{})
 	r.must(err)
-	if err := second.Open(t.Context(), r.env()); !errors.Is(err, ErrLocked) {
-		t.Fatalf("Open: %v, want ErrLocked", err)
+	r.must(second.Open(t.Context(), r.env()))
+	if err := second.write("bbb"); !errors.Is(err, ErrLocked) {
+		t.Fatalf("Write: %v, want ErrLocked", err)
 	}
+	r.must(second.Close(t.Context())) // neither does Close
 	r.holds(r.path, "aaa\n")
 	r.must(r.Close(t.Context()))
 	r.must(second.Open(t.Context(), r.env()))
+	r.must(second.write("bbb"))
 	r.must(second.Close(t.Context()))
+	r.holds(r.path, "bbb\n")
 }
 
 func TestOpenErrorsSayWhatToDo(t *testing.T) {
@@ -419,8 +427,9 @@ func TestTornTailThatCannotBeKept(t *testing.T) {
 	r := newRig(t, Config{})
 	r.must(os.WriteFile(r.path, []byte("aaa\nbb"), 0o600))
 	r.must(os.Mkdir(r.path+".torn", 0o700))
-	if err := r.Open(t.Context(), r.env()); err == nil {
-		t.Error("Open succeeds")
+	r.must(r.Open(t.Context(), r.env()))
+	if err := r.write("ccc"); err == nil {
+		t.Error("Write succeeds")
 	}
 	r.holds(r.path, "aaa\nbb")
 }

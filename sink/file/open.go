@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,53 @@ import (
 
 // minSearch is how many bytes at least are searched for the end of the last message.
 const minSearch = 16 << 20
+
+// probe opens the file as the first Write will, looks at it, and lets it go. It takes no lock: another sink may be writing the file.
+func (s *Sink) probe() error {
+	f, err := s.fs.OpenFile(s.cfg.Path, os.O_RDWR|os.O_CREATE, filePerm)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fsx.ErrNotRegular
+	case s.cfg.Mode == Append && info.Size() > s.limit:
+		err = s.hasRecord(f, info.Size())
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// hasRecord looks for the end of a message in the last bytes of a file of that size.
+func (s *Sink) hasRecord(r io.ReaderAt, size int64) error {
+	const step = 64 << 10
+	buf := make([]byte, step+len(s.delim)-1)
+	for end := size; size-end <= s.limit; end -= step {
+		start := max(0, end-step)
+		n, err := r.ReadAt(buf[:min(int64(len(buf)), size-start)], start)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if start == 0 || n == 0 || bytes.Contains(buf[:n], s.delim) { // n is 0 where the file has been emptied meanwhile
+			return nil
+		}
+	}
+	return fmt.Errorf("%w in its last %d bytes", fsx.ErrNoRecord, s.limit)
+}
+
+// begin takes the file for the first time. Its age counts from Open.
+func (s *Sink) begin() error {
+	born := s.born
+	if err := s.open(s.cfg.Mode); err != nil {
+		return err
+	}
+	s.begun, s.born = true, born
+	return nil
+}
 
 // open opens and locks the file, and makes it end with a whole message.
 func (s *Sink) open(mode Mode) error {
