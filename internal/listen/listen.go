@@ -5,13 +5,9 @@ package listen
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Pool keeps the listeners that are open. Its methods may be called concurrently.
@@ -41,19 +37,12 @@ type accepted struct {
 
 // Listen opens a listener, or another handle of the one that is open at this address. A connection goes to one of the handles that accept
 // at that time; while none does, it waits. Closing a handle ends its Accept, and nobody else's. A port of 0 is never shared.
-//
-// A unix socket that is there but answers nobody is what a process has left behind: it is removed.
 func (p *Pool) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	key := network + " " + address
 	if s := p.open[key]; s != nil {
 		return s.handle(), nil
-	}
-	if network == "unix" {
-		if err := sweep(address); err != nil {
-			return nil, err
-		}
 	}
 	var cfg net.ListenConfig
 	l, err := cfg.Listen(ctx, network, address)
@@ -66,24 +55,6 @@ func (p *Pool) Listen(ctx context.Context, network, address string) (net.Listene
 	}
 	s.done.Go(s.serve)
 	return s.handle(), nil
-}
-
-// sweep removes a unix socket that nobody listens on.
-func sweep(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("unix socket %s: %w", path, err)
-	case info.Mode()&fs.ModeSocket == 0:
-		return fmt.Errorf("unix socket %s: there is something else of that name: remove it, or choose another path", path)
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		return errors.Join(fmt.Errorf("unix socket %s: another process listens on it: stop it, or choose another path", path), conn.Close())
-	}
-	return os.Remove(path)
 }
 
 // handle makes a handle. The pool's lock is held.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -70,32 +69,6 @@ func TestCloseEndsAccept(t *testing.T) {
 	}
 	if err := second.Close(); err != nil {
 		t.Error(err)
-	}
-}
-
-// Promise: a socket that a process has left behind is removed; one that answers, and any other file, is not.
-func TestStaleSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	left, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := listen.NewPool()
-	if _, err := p.Listen(context.Background(), "unix", path); err == nil {
-		t.Error("took the socket of another")
-	}
-	left.(*net.UnixListener).SetUnlinkOnClose(false)
-	if err := left.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := open(t, p, "unix", path).Close(); err != nil {
-		t.Error(err)
-	}
-	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.Listen(context.Background(), "unix", path); err == nil {
-		t.Error("took the place of a file")
 	}
 }
 
