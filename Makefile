@@ -25,8 +25,10 @@ help: ## show this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the main example: 20,000 real flights
-	$(GO) build -o bin/flights ./examples/flights
-	./bin/flights
+	$(GO) build -o bin/ ./cmd/penstock ./examples/flights
+	./bin/flights run -c examples/flights/penstock.yaml --until-idle
+	@echo; echo "The ten airports that cost their passengers most time (minutes of delay, of all departures together):"
+	@head -n 10 examples/flights/out/airports.ndjson
 
 # The last part ends the output as go test does. One after another also under make -j: each part uses all processors by itself.
 test: ## everything that must pass: vet, other systems, tags, simulator, race, unit tests

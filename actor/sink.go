@@ -89,7 +89,7 @@ func (s *Sink) Mailbox() chan<- loop.Delivery { return s.mailbox }
 
 // Start opens the sink and serves it until Stop.
 func (s *Sink) Start(ctx context.Context) error {
-	if err := s.opened(ctx, s.serves); err != nil {
+	if err := s.opened(ctx, s.serves, s.cfg.Env); err != nil {
 		return err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -98,8 +98,8 @@ func (s *Sink) Start(ctx context.Context) error {
 	return nil
 }
 
-func (s *Sink) opened(ctx context.Context, to sink.Sink) error {
-	if err := guard(func() error { return to.Open(ctx, s.cfg.Env) }); err != nil {
+func (s *Sink) opened(ctx context.Context, to sink.Sink, env sink.Env) error {
+	if err := guard(func() error { return to.Open(ctx, env) }); err != nil {
 		return fmt.Errorf("sink %q: %w", s.cfg.Name, err)
 	}
 	return nil

@@ -54,7 +54,11 @@ func (s *Sink) Serving() sink.Sink {
 }
 
 // Prepare opens a sink that is to take the place of the one that serves; see Swap.
-func (s *Sink) Prepare(ctx context.Context, next sink.Sink) error { return s.opened(ctx, next) }
+func (s *Sink) Prepare(ctx context.Context, next sink.Sink) error {
+	env := s.cfg.Env
+	env.Takeover = true
+	return s.opened(ctx, next, env)
+}
 
 // Swap puts next, which has been prepared, in the place of the sink that serves. Delivery pauses; the old one finishes what it has in
 // hand, for as long as drain, is flushed and closed; what it did not finish goes to next. If ctx ends before the old one is closed, that
@@ -68,7 +72,7 @@ func (s *Sink) Swap(ctx context.Context, next sink.Sink, drain time.Duration) er
 	s.pauses++
 	x := &sinkSwap{pause: s.pauses, quiet: make(chan struct{}, len(s.lanes))}
 	s.swap = x
-	lanes := slices.Clone(s.lanes)
+	lanes, interrupt := slices.Clone(s.lanes), s.cancelCalls // of calls of the one that serves, however late the interruption comes
 	s.mu.Unlock()
 	defer func() {
 		for _, l := range lanes {
@@ -83,7 +87,7 @@ func (s *Sink) Swap(ctx context.Context, next sink.Sink, drain time.Duration) er
 	}
 	patience, cancel := context.WithTimeoutCause(ctx, drain, errReplaced)
 	defer cancel()
-	interrupted := context.AfterFunc(patience, func() { s.interruptCalls(errReplaced) })
+	interrupted := context.AfterFunc(patience, func() { interrupt(errReplaced) })
 	x.wait(patience, len(lanes))
 	if ctx.Err() != nil {
 		if !interrupted() {
@@ -145,11 +149,4 @@ func (s *Sink) renewCalls() {
 		s.cancelCalls(errReplaced)
 	}
 	s.calls, s.cancelCalls = context.WithCancelCause(s.ctx)
-}
-
-// interruptCalls ends the call that is under way, and those that follow until the context is renewed.
-func (s *Sink) interruptCalls(cause error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cancelCalls(cause)
 }

@@ -106,6 +106,10 @@ func (h *Handover) Commit(ctx context.Context) (Swapped, error) {
 	a := h.a
 	_, stateful := h.old.handler.(plugin.Exporter)
 	how := Swapped{From: h.old.version, To: h.version.Name, Stateful: stateful || a.cfg.Order}
+	select {
+	case <-h.crashed: // a quarantine since Begin, which may be over
+	default:
+	}
 	var err error
 	if how.Stateful && State(a.state.Load()) != Quarantined { // one that has crashed has no state to carry over, and is at nothing
 		err = h.exchange(ctx, &how)
@@ -158,7 +162,11 @@ func (h *Handover) exchange(ctx context.Context, how *Swapped) error {
 		select {
 		case <-h.quiet:
 		case <-h.crashed: // it will not be quiet, since its worker waits; and it has no state to carry over
-			return h.handOver(ctx, how)
+			err := h.handOver(ctx, how)
+			if err != nil {
+				resume(0)
+			}
+			return err
 		case <-ctx.Done():
 			resume(0)
 			return fmt.Errorf("waiting for what it has in hand: %w", context.Cause(ctx))
@@ -307,7 +315,7 @@ func (a *Actor) endQuarantine() {
 func (a *Actor) Quiet(pause uint64, count int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h := a.swap; h != nil && h.pause == pause {
+	if h := a.swap; h != nil && (h.pause == pause || mutate.On(mutate.PauseNumberIgnored)) {
 		h.redelivered += count
 		select {
 		case h.quiet <- struct{}{}:

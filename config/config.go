@@ -57,6 +57,12 @@ type Sink struct {
 	SinkKeys
 }
 
+// Set says whether a key of FileKeys stands in the file.
+func (c *Config) Set(key string) bool {
+	_, ok := c.at[key]
+	return ok
+}
+
 // Load reads the file of a pipeline, or all files of a directory that end in .yaml or .yml, as if they were one; those that end in
 // _test.yaml or _test.yml hold tests and are left out. If something is wrong with what the files say, the error is an [*Error] with all
 // of it. Paths in settings are taken as they are: those that are relative start at the working directory of the process.

@@ -95,8 +95,9 @@ type Env struct {
 	DataDir  string // the runtime's data directory; may not exist yet
 	Logger   *slog.Logger
 	Clock    clock.Clock
-	MaxBytes int // the largest message, in bytes
-	MaxBatch int // the most messages in a batch
+	MaxBytes int  // the largest message, in bytes
+	MaxBatch int  // the most messages in a batch
+	Takeover bool // sink: it takes the place of another while the pipeline runs, and what that has written is this pipeline's
 }
 
 // sentinel is an error without parameters.

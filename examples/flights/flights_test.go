@@ -2,7 +2,7 @@ package main
 
 import (
 	"bytes"
-	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,12 +10,13 @@ import (
 	"testing"
 
 	"github.com/penstock-dev/penstock"
+	"github.com/penstock-dev/penstock/cli"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// lines are the lines of a file, which must all be different from each other as often as input has them.
+// lines counts the lines of a file.
 func lines(t *testing.T, path string) map[string]int {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -29,38 +30,36 @@ func lines(t *testing.T, path string) map[string]int {
 	return out
 }
 
+// command runs a command line of the example, with an output directory of its own.
+func command(t *testing.T, out string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	env := map[string]string{"FLIGHTS_DIR": ".", "OUT_DIR": out}
+	app := cli.App{Kinds: kinds(), Name: "flights", Stdout: &o, Stderr: &e, Getenv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }}
+	code = app.Run(t.Context(), args)
+	return code, o.String(), e.String()
+}
+
 // Promise: the example gives what is known of its input, twice in a row, and retries make no duplicates.
 func TestKnownFacts(t *testing.T) {
-	dir := t.TempDir()
+	out := t.TempDir()
 	input := lines(t, "flights.ndjson")
 	distance := regexp.MustCompile(`"distance":\s*(\d+)`)
 	for range 2 {
-		counts := &airports{byCode: map[string]*airport{}}
-		p, err := pipeline("flights.ndjson", dir, counts)
-		if err != nil {
-			t.Fatal(err)
+		code, stdout, stderr := command(t, out, "run", "-c", "penstock.yaml", "--until-idle", "--summary", "json", "--listen", "off")
+		if code != cli.ExitOK {
+			t.Fatalf("exit code %d:\n%s", code, stderr)
 		}
-		rt, err := penstock.New(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := rt.Run(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		var s penstock.Summary
+		if err := json.Unmarshal([]byte(stdout), &s); err != nil {
+			t.Fatalf("%v: %s", err, stdout)
 		}
 		if s.Accepted != 20_000 || s.Settled != 20_000 || s.Retried == 0 || s.Dead+s.Dropped+s.Returned != 0 {
 			t.Errorf("summary %+v", s)
 		}
-		if len(counts.byCode) != 220 {
-			t.Errorf("%d airports", len(counts.byCode))
-		}
-		for code, a := range counts.byCode {
-			if most := counts.byCode["DFW"].departures; most != 1103 || code != "DFW" && a.departures >= most {
-				t.Errorf("%s has %d departures, DFW %d", code, a.departures, most)
-			}
-		}
+		knownAirports(t, filepath.Join(out, "airports.ndjson"))
 		total := 0
-		for line, n := range lines(t, filepath.Join(dir, "late.ndjson")) {
+		for line, n := range lines(t, filepath.Join(out, "late.ndjson")) {
 			if total += n; n != input[line] {
 				t.Errorf("%d times, and %d times in the input: %s", n, input[line], line)
 			}
@@ -68,7 +67,7 @@ func TestKnownFacts(t *testing.T) {
 		if total != 1089 {
 			t.Errorf("%d late lines", total)
 		}
-		long := lines(t, filepath.Join(dir, "long.ndjson"))
+		long := lines(t, filepath.Join(out, "long.ndjson"))
 		for line, n := range input {
 			want := 0
 			if m := distance.FindStringSubmatch(line); m != nil && (len(m[1]) > 4 || len(m[1]) == 4 && m[1] > "2000") {
@@ -81,22 +80,51 @@ func TestKnownFacts(t *testing.T) {
 	}
 }
 
-// Promise: the report shows the totals and the ten worst airports, and a file that is not there is an error that names it.
-func TestReport(t *testing.T) {
-	var out, progress bytes.Buffer
-	if err := run(context.Background(), "flights.ndjson", t.TempDir(), &out, &progress); err != nil {
-		t.Fatal(err)
+func knownAirports(t *testing.T, path string) {
+	t.Helper()
+	most, count, last := airport{}, 0, int64(1<<62)
+	for line := range lines(t, path) {
+		var a airport
+		if err := json.Unmarshal([]byte(line), &a); err != nil {
+			t.Fatal(err)
+		}
+		if count++; a.Departures > most.Departures {
+			most = a
+		}
+		last = min(last, a.Delay)
 	}
-	for _, want := range []string{"accepted 20000, settled 20000", "220 airports", "longhaul", "DFW"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is not in the report:\n%s", want, out.String())
+	if count != 220 || most.Code != "DFW" || most.Departures != 1103 {
+		t.Errorf("%d airports, most departures from %+v", count, most)
+	}
+}
+
+// Promise: the example's own tests pass, its file is right, and its plugin is explained.
+func TestCommands(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"test .", "ok"},
+		{"lint penstock.yaml", "1 source, 3 plugins, 3 sinks"},
+		{"explain delays", "threshold"},
+		{"graph -c penstock.yaml", "longhaul"},
+	} {
+		code, stdout, stderr := command(t, t.TempDir(), strings.Fields(c.args)...)
+		if code != cli.ExitOK || !strings.Contains(stdout, c.want) {
+			t.Errorf("%s: exit code %d, want %q in\n%s%s", c.args, code, c.want, stdout, stderr)
 		}
 	}
-	if !strings.Contains(progress.String(), "20000 settled") {
-		t.Errorf("progress %q", progress.String())
+}
+
+// Promise: a path that is wrong is said before anything is written.
+func TestMissingInput(t *testing.T) {
+	out := t.TempDir()
+	app := cli.App{Kinds: kinds(), Name: "flights", Stdout: &bytes.Buffer{}, Stderr: &bytes.Buffer{}, Getenv: func(name string) (string, bool) {
+		v, ok := map[string]string{"FLIGHTS_DIR": "nowhere", "OUT_DIR": out}[name]
+		return v, ok
+	}}
+	code := app.Run(t.Context(), []string{"run", "-c", "penstock.yaml", "--until-idle", "--listen", "off"})
+	if text := app.Stderr.(*bytes.Buffer).String(); code != cli.ExitFailed || !strings.Contains(text, "nowhere") {
+		t.Errorf("exit code %d: %s", code, text)
 	}
-	err := run(context.Background(), "missing.ndjson", t.TempDir(), &out, &progress)
-	if err == nil || !strings.Contains(err.Error(), "missing.ndjson") {
-		t.Errorf("a file that is not there: %v", err)
+	if entries, err := os.ReadDir(out); err != nil || len(entries) > 0 {
+		t.Errorf("%v was written: %v", entries, err)
 	}
 }

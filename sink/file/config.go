@@ -14,8 +14,8 @@ type Mode string
 const (
 	// Append writes behind what is there. It is the default.
 	Append Mode = "append"
-	// Truncate empties the file at the first Write, or at Close if there was none: a run that fails before its first message leaves what
-	// the last one wrote.
+	// Truncate empties the file at the first Write, or at Close if there was none: a run that does not start leaves what the last one
+	// wrote. A sink that takes the place of another while a pipeline runs empties nothing.
 	Truncate Mode = "truncate"
 )
 
@@ -49,8 +49,11 @@ type Rotate struct {
 
 // Config is the settings of a file sink. Only Path has to be set.
 type Config struct {
-	// Path is the file. Its directory must exist.
+	// Path is the file. Its directory must exist, unless CreateDir is set.
 	Path string
+	// CreateDir makes the directory, and those above it, if they are not there. Without it a disk that is not mounted is an error, and not
+	// a file in its place.
+	CreateDir bool
 	// Mode is [Append] or [Truncate]; empty means Append.
 	Mode Mode
 	// Delimiter ends each message; empty means a newline. At most 64 bytes. Payloads are written as they are: one that contains the

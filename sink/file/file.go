@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/penstock-dev/penstock/internal/clock"
@@ -25,7 +26,10 @@ import (
 	"github.com/penstock-dev/penstock/sink"
 )
 
-const filePerm = 0o644 // before umask
+const (
+	filePerm = 0o644 // before umask
+	dirPerm  = 0o755
+)
 
 // Sink writes to one file, or to a row of them. Its methods are called one at a time, as [sink.Sink] says.
 //
@@ -79,6 +83,14 @@ func (s *Sink) Open(_ context.Context, env sink.Env) error {
 		s.slog = slog.New(slog.DiscardHandler)
 	}
 	s.limit = int64(max(env.MaxBytes, minSearch) + len(s.delim))
+	if env.Takeover {
+		s.cfg.Mode = Append
+	}
+	if s.cfg.CreateDir {
+		if err := s.fs.MkdirAll(filepath.Dir(s.cfg.Path), dirPerm); err != nil {
+			return s.openError(err)
+		}
+	}
 	if err := s.probe(); err != nil {
 		return s.openError(err)
 	}

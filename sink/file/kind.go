@@ -11,7 +11,8 @@ import (
 
 // Settings is what a pipeline's file says about a file sink.
 type Settings struct {
-	Path      string         `yaml:"path" jsonschema:"required,example=./out.ndjson" jsonschema_description:"File to write. Its directory must exist."`
+	Path      string         `yaml:"path" jsonschema:"required,example=./out.ndjson" jsonschema_description:"File to write. Its directory must exist, unless create_dir is set."`
+	CreateDir bool           `yaml:"create_dir" jsonschema_description:"Make the directory of path if it is not there. Without it, a disk that is not mounted is an error."`
 	Mode      Mode           `yaml:"mode" jsonschema:"enum=append,enum=truncate" jsonschema_description:"append writes behind what is there; truncate empties the file at the first message, or at the end of a run that had none."`
 	Delimiter string         `yaml:"delimiter" jsonschema_description:"What ends each message, at most 64 bytes."`
 	Sync      Sync           `yaml:"sync" jsonschema:"enum=none,enum=flush,enum=close" jsonschema_description:"When fsync is called: never, before messages count as written, or when the file is closed."`
@@ -32,7 +33,7 @@ func Kind() kind.Kind {
 		Summary: "Writes messages to a file, each followed by a delimiter.",
 		Doc: "A message is settled when the file has it, or after an fsync with `sync: flush`. On a full disk the file is cut back to the end " +
 			"of the last whole message; what did not fit is tried again. Files can be rotated by size and age.",
-		Example: "from: late\nfile: { path: late.ndjson, mode: append }\n",
+		Example: "from: flights\nfile: { path: late.ndjson, mode: append }\n",
 	}, Settings{
 		Mode: Append, Delimiter: "\n", Sync: SyncNone, Rotate: RotateSettings{Keep: defaultKeep},
 	}, func(s Settings, _ kind.Env) (sink.Sink, error) { return New(s.config()) })
@@ -40,7 +41,7 @@ func Kind() kind.Kind {
 
 func (s Settings) config() Config {
 	return Config{
-		Path: s.Path, Mode: s.Mode, Delimiter: s.Delimiter, Sync: s.Sync,
+		Path: s.Path, CreateDir: s.CreateDir, Mode: s.Mode, Delimiter: s.Delimiter, Sync: s.Sync,
 		Rotate: Rotate{MaxBytes: int64(s.Rotate.MaxBytes), MaxAge: s.Rotate.MaxAge, Keep: s.Rotate.Keep},
 	}
 }

@@ -95,7 +95,7 @@ func (s *Sink) openError(err error) error {
 	case errors.Is(err, fsx.ErrNoRecord):
 		e.Hint = fmt.Sprintf("it does not look like messages that end with %q: move it away, or use mode %q", s.delim, Truncate)
 	case errors.Is(err, fs.ErrNotExist):
-		e.Hint = fmt.Sprintf("create the directory %s, or change path", dir)
+		e.Hint = fmt.Sprintf("create the directory %s, set create_dir, or change path", dir)
 	case errors.Is(err, fs.ErrPermission):
 		e.Hint = fmt.Sprintf("give this user leave to write the file and its directory %s", dir)
 	}

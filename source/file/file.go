@@ -60,6 +60,7 @@ type Source struct {
 var (
 	_ source.Source       = (*Source)(nil)
 	_ source.Checkpointer = (*Source)(nil)
+	_ source.Preparer     = (*Source)(nil)
 )
 
 // New checks cfg and makes a Source. It touches no file.
@@ -108,6 +109,27 @@ func (s *Source) Run(ctx context.Context, in source.Intake) error {
 		return nil
 	}
 	return err
+}
+
+// Prepare sees whether the file can be read, so that a pipeline with a wrong path does not start. A file that is followed may come later.
+func (s *Source) Prepare(_ context.Context, _ source.Env) error {
+	if s.cfg.Follow {
+		return nil
+	}
+	info, err := os.Stat(s.cfg.Path)
+	if err == nil && info.Mode().IsRegular() { // opening a pipe would wait for whoever writes to it
+		var f *os.File
+		if f, err = s.open(s.cfg.Path); err == nil {
+			err = f.Close()
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("file source: %w: check the path, or set follow to wait for it", err)
+	}
+	if err != nil {
+		return fmt.Errorf("file source: %w", err)
+	}
+	return nil
 }
 
 func (s *Source) once(ctx context.Context, in source.Intake) error {

@@ -1,0 +1,43 @@
+package file
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/penstock-dev/penstock/kind"
+	"github.com/penstock-dev/penstock/source"
+)
+
+// Settings is what the file of a pipeline says of a source of kind file.
+type Settings struct {
+	Path   string        `yaml:"path" jsonschema:"required,example=./in.ndjson" jsonschema_description:"File to read."`
+	Follow bool          `yaml:"follow" jsonschema_description:"Wait for more at the end, across rotation, and go on there after a restart. Otherwise the file is read once, from its beginning."`
+	Poll   time.Duration `yaml:"poll" jsonschema:"example=1s" jsonschema_description:"With follow: how often to look for more."`
+}
+
+var _ kind.Checked = Settings{}
+
+// Kind is the kind of source that reads a file.
+func Kind() kind.Kind {
+	about := kind.About{
+		Name:    "file",
+		Summary: "Messages of a file, read once or followed as it grows.",
+		Doc: "With `follow` the place up to which all is settled is kept in the data directory, and reading goes on there after a " +
+			"restart. Files that are rotated by renaming are read to their end first.",
+		Example: "file: { path: in.ndjson, follow: true }\nframe: lines\n",
+	}
+	return kind.Source(about, Settings{Poll: DefaultPoll}, func(s Settings, env kind.Env) (source.Source, error) {
+		return New(Config{Path: s.Path, Follow: s.Follow, Poll: s.Poll, Framing: env.Frame, Delimiter: env.Delimiter})
+	})
+}
+
+// Check says what is wrong with the settings.
+func (s Settings) Check() (out []kind.Problem) {
+	if s.Path == "" {
+		out = append(out, kind.Problem{Field: "path", Message: "empty: say which file to read"})
+	}
+	if s.Poll <= 0 {
+		out = append(out, kind.Problem{Field: "poll", Message: fmt.Sprintf("%v: give a time above 0, such as %v", s.Poll, DefaultPoll)})
+	}
+	return out
+}
