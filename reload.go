@@ -95,6 +95,7 @@ type reload struct {
 
 	swaps     []pluginSwap
 	sinkSwaps []*consumer // that get another sink
+	stale     []*consumer // of those: that could not
 
 	prepared []*intake // sources that have been prepared
 	opened   []*consumer

@@ -194,8 +194,8 @@ func (r *reload) exchange(ctx context.Context) error {
 	for _, c := range r.sinkSwaps {
 		err := c.to.Swap(ctx, r.sinks[c].To, r.next.Drain)
 		if err != nil && c.to.Serving() != r.sinks[c].To {
-			r.fail("sink %q goes on as it was: %v", c.name, err)
-			err = errors.Join(err, r.sinks[c].To.Close(context.WithoutCancel(ctx)))
+			r.stale = append(r.stale, c)
+			err = fmt.Errorf("it goes on as it was: %w", errors.Join(err, r.sinks[c].To.Close(context.WithoutCancel(ctx))))
 		}
 		if err != nil {
 			r.fail("%v", err)
@@ -217,6 +217,9 @@ func (r *reload) commit(ctx context.Context) {
 	for c, s := range r.sinks {
 		c.sink, c.from, c.retry, c.loops = *s, s.From, s.Retry, r.loops[c.name]
 		c.to.FlushEvery(s.Flush)
+		if slices.Contains(r.stale, c) {
+			c.sink.Identity = "" // the next reload tries again
+		}
 	}
 	for _, n := range r.fresh {
 		if c := r.find(n.kind(), n.name); c != nil {

@@ -118,6 +118,7 @@ func (c *consumer) row() Row {
 		if s, ok := c.to.Serving().(sink.Reporter); ok {
 			status := s.Status()
 			r.State, r.Error = status.State, status.Detail
+			r.Failures += status.Failures
 		}
 		return r
 	}

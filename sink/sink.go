@@ -42,6 +42,8 @@ type Status struct {
 	State  string    // "ok", "retrying", "open" (a breaker that lets nothing through), or another word of the sink's own
 	Detail string    // why, in a sentence; empty if there is nothing to say
 	Since  time.Time // when it came into this state
+
+	Failures uint64 // attempts of its own that have failed, apart from those that Write and Flush have returned an error for
 }
 
 // Batch is some messages, on loan to a sink. Each message's bytes are valid until it is done. Its methods may be called concurrently.

@@ -266,7 +266,7 @@ func (s *Sink) Stats() Stats {
 func (s *Sink) Status() sink.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := sink.Status{State: "ok", Since: s.since}
+	st := sink.Status{State: "ok", Since: s.since, Failures: s.failures.Load()}
 	if s.bad != nil {
 		st.State, st.Detail = "retrying", s.bad.Error()
 	}
