@@ -37,7 +37,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 			continue
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || n < 0 || n*u.n >= math.MaxInt64 {
+		if err != nil || !(n >= 0 && n*u.n < math.MaxInt64) { // NaN is neither
 			break
 		}
 		*s = Size(n * u.n)
@@ -89,8 +89,16 @@ func (r Rate) String() string {
 	if r == (Rate{}) {
 		return ""
 	}
-	per := strings.TrimSuffix(strings.TrimSuffix(r.Per.String(), "0s"), "0m")
-	return fmt.Sprintf("%d/%s", r.N, strings.TrimPrefix(per, "1"))
+	per := r.Per.String()
+	switch r.Per {
+	case time.Millisecond, time.Second:
+		per = strings.TrimPrefix(per, "1")
+	case time.Minute:
+		per = "m"
+	case time.Hour:
+		per = "h"
+	}
+	return fmt.Sprintf("%d/%s", r.N, per)
 }
 
 // MarshalText writes the rate as String does.
