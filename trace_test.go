@@ -33,7 +33,7 @@ type trail struct {
 	name string
 }
 
-func (y *trail) Enter(consumer string, n int) arena.Step {
+func (y *trail) Enter(consumer string, _ arena.Role, n int) arena.Step {
 	y.x.note("%s in %s: %d", y.name, consumer, n)
 	return &step{y.x, y.name + "-" + consumer}
 }

@@ -211,7 +211,7 @@ func (s *Sink) take(d loop.Delivery) *lent {
 	s.open[l] = struct{}{}
 	s.mu.Unlock()
 	if t := d.Batch.Trail; t != nil {
-		l.step = t.Enter(s.cfg.Name, l.left)
+		l.step = t.Enter(s.cfg.Name, arena.RoleSink, l.left)
 	}
 	l.batch = sink.NewBatch(d.Batch, pick, d.Lane.Stream(d.Stream), l.settled)
 	return l

@@ -154,7 +154,7 @@ func (w *worker) handle(d *loop.Delivery, pick []uint32) {
 	}
 	w.d, w.pick = d, pick
 	if t := d.Batch.Trail; t != nil {
-		w.step = t.Enter(w.a.cfg.Name, n)
+		w.step = t.Enter(w.a.cfg.Name, arena.RolePlugin, n)
 	}
 	w.enter()
 	w.msg.Describe(key, w, d.Lane.Stream(d.Stream), int(d.Attempt))

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -172,6 +173,9 @@ func configFlag(cmd *cobra.Command, path *string) {
 // load reads a pipeline's file.
 func (a *App) load(path string) (*config.Config, error) {
 	c, err := config.Load(path, a.options())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%s: no such file or directory: name the pipeline's file with -c, or write one with `%s new pipeline`", path, a.Name)
+	}
 	if err != nil {
 		return nil, exit(ExitConfig, err)
 	}

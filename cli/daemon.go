@@ -3,12 +3,10 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -55,7 +53,7 @@ func (a *App) newDaemon(f *runFlags, c *config.Config, logger *slog.Logger) (*da
 	if c.Tracing.Sample > 0 {
 		tracer, shutdown, err := telemetry.NewTracer(telemetry.TraceConfig{Sample: c.Tracing.Sample, Version: a.Version, Logger: logger})
 		if err != nil {
-			return nil, exit(ExitConfig, fmt.Errorf("tracing: %w", err))
+			return nil, exit(ExitConfig, err)
 		}
 		p.Tracer, d.traced = tracer, shutdown
 	}
@@ -98,8 +96,15 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	d.server = server
-	d.logger.Info("running", "files", strings.Join(c.Files, " "), "listen", server.Addr().String())
 	return nil
+}
+
+// address is where the port is; off if there is none.
+func (d *daemon) address() string {
+	if d.server == nil {
+		return "off"
+	}
+	return d.server.Addr().String()
 }
 
 // close ends what newDaemon and serve have begun.
@@ -117,7 +122,16 @@ func (d *daemon) close() error {
 }
 
 // Check implements api.Control.
-func (d *daemon) Check(ctx context.Context) error { return d.rt.Check(ctx) }
+func (d *daemon) Check(ctx context.Context) error {
+	select {
+	case <-d.rt.Started():
+		return d.rt.Check(ctx)
+	default:
+		return errStarting
+	}
+}
+
+var errStarting = errors.New("the pipeline has not started yet")
 
 // Stats implements api.Control.
 func (d *daemon) Stats() penstock.Summary { return d.rt.Stats() }
@@ -141,6 +155,11 @@ func (d *daemon) Reload(ctx context.Context, trigger string) (api.Record, error)
 		return api.Record{}, penstock.ErrChanging
 	}
 	defer d.reloading.Unlock()
+	select { // a pipeline that is starting is not refused what it can have in a moment
+	case <-d.rt.Started():
+	case <-ctx.Done():
+		return api.Record{}, penstock.ErrChanging
+	}
 	record := api.Record{At: time.Now(), Trigger: trigger}
 	how, err := d.reload(ctx)
 	record.Reloaded = how

@@ -52,7 +52,9 @@ const starterInput = `{"origin":"SEA","destination":"SFO","delay":75}
 `
 
 func (a *App) newCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "new", Short: "Write files to begin with"}
+	cmd := &cobra.Command{Use: "new", Short: "Write files to begin with", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		return exit(ExitUsage, fmt.Errorf("say what to write: %s new pipeline [DIR]", a.Name))
+	}}
 	cmd.AddCommand(&cobra.Command{
 		Use: "pipeline [DIR]", Short: "Write a pipeline that runs, its test and some input", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,12 +62,18 @@ func (a *App) newCommand() *cobra.Command {
 			if len(args) > 0 {
 				dir = args[0]
 			}
+			files := []struct{ name, text string }{
+				{"penstock.yaml", starter}, {"penstock_test.yaml", starterTest}, {"flights.ndjson", starterInput},
+			}
+			for _, f := range files { // all or none
+				if path := filepath.Join(dir, f.name); isThere(path) {
+					return exit(ExitFailed, &thereError{path})
+				}
+			}
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return exit(ExitFailed, err)
 			}
-			for _, f := range []struct{ name, text string }{
-				{"penstock.yaml", starter}, {"penstock_test.yaml", starterTest}, {"flights.ndjson", starterInput},
-			} {
+			for _, f := range files {
 				if err := writeNew(filepath.Join(dir, f.name), f.text); err != nil {
 					return exit(ExitFailed, err)
 				}
@@ -81,11 +89,24 @@ func (a *App) newCommand() *cobra.Command {
 	return cmd
 }
 
+// thereError says that a file is not written because it is there.
+type thereError struct{ path string }
+
+// Error names the file, and says what to do.
+func (e *thereError) Error() string {
+	return e.path + " is there already: choose another directory, or remove it"
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 // writeNew writes a file that is not there yet.
 func writeNew(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already: choose another directory, or remove it", path)
+		return &thereError{path}
 	}
 	if err != nil {
 		return err

@@ -9,11 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/penstock-dev/penstock"
 	"github.com/penstock-dev/penstock/config"
+	"github.com/penstock-dev/penstock/sink/stdout"
 	"github.com/spf13/cobra"
 )
 
@@ -107,25 +109,22 @@ func (f *runFlags) apply(c *config.Config) {
 
 // run runs a pipeline until it is done, or told to end.
 func (a *App) run(ctx context.Context, f *runFlags) error {
+	signals, stopSignals := a.signals() // from here on none ends the process unseen
+	defer stopSignals()
 	c, err := a.load(f.config)
 	if err != nil {
 		return err
 	}
 	f.apply(c)
 	screen := newScreen(a.Stderr, f.progress)
-	logger := newLogger(screen, c.Log)
-	d, err := a.newDaemon(f, c, logger)
+	d, err := a.newDaemon(f, c, newLogger(screen, c.Log))
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := d.serve(ctx); err != nil {
-		return exit(ExitFailed, err)
-	}
-	type outcome struct {
-		summary penstock.Summary
-		err     error
+		return exit(ExitFailed, errors.Join(err, d.close()))
 	}
 	began := time.Now()
 	done := make(chan outcome, 1)
@@ -133,44 +132,106 @@ func (a *App) run(ctx context.Context, f *runFlags) error {
 		s, err := d.rt.Run(ctx)
 		done <- outcome{s, err}
 	}()
-	var background context.Context
 	background, stopBackground := context.WithCancel(ctx)
+	stopProgress := screen.follow(d.rt.Stats)
+	tidy := func() {
+		stopBackground()
+		stopProgress()
+	}
 	if f.watch {
 		go d.watch(background)
 	}
-	stopProgress := screen.follow(d.rt.Stats)
-	signals, stopSignals := a.signals()
-	defer stopSignals()
-	for ending := false; ; {
+	o, err := d.attend(background, cancel, signals, done)
+	tidy()
+	if err != nil {
+		return err
+	}
+	closeErr := d.close()
+	if err := a.summarize(f.summary, o.summary, time.Since(began)); err != nil {
+		return exit(ExitFailed, err)
+	}
+	if err := errors.Join(o.err, closeErr); err != nil {
+		return exit(ExitFailed, err)
+	}
+	return nil
+}
+
+// outcome is how a pipeline has ended.
+type outcome struct {
+	summary penstock.Summary
+	err     error
+}
+
+const (
+	// sameSignal is how close signals are that count as one: a shell, make and timeout(1) send one to the process and one to its group.
+	sameSignal = 100 * time.Millisecond
+	// lookEvery is how often a pipeline is looked at that may have to end because its output has been closed.
+	lookEvery = 500 * time.Millisecond
+	// lastGrace is how long everything else is finished for then.
+	lastGrace = 2 * time.Second
+)
+
+// attend acts upon signals until the pipeline has ended, or is left as it is: then the error says why. cancel ends the pipeline.
+func (d *daemon) attend(ctx context.Context, cancel func(), signals <-chan os.Signal, done <-chan outcome) (outcome, error) {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	started := d.rt.Started()
+	var told time.Time // when the first signal to end came
+	var over <-chan time.Time
+	var why error
+	for {
 		select {
+		case <-started:
+			started = nil
+			d.sayRunning()
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP:
-				go d.reloadLogged(background, "SIGHUP")
-			case ending:
-				stopBackground()
-				stopProgress()
-				logger.Error("stopped at once; what was not settled comes again from its source", "signal", s.String())
-				return exit(ExitStopped, nil)
-			default:
-				ending = true
-				logger.Info("ending: sources stop, and what is under way is finished; a second signal stops at once", "signal", s.String())
+				go d.reloadLogged(ctx, "SIGHUP")
+			case told.IsZero():
+				told = time.Now()
+				d.logger.Info("ending: sources stop, and what is under way is finished; a second signal stops at once", "signal", s.String())
 				d.draining.Store(true)
 				cancel()
+			case time.Since(told) > sameSignal:
+				d.logger.Error("stopped at once; what was not settled comes again from its source", "signal", s.String())
+				return outcome{}, exit(ExitStopped, nil)
 			}
+		case <-look.C:
+			if why = d.closed(); why == nil || over != nil {
+				continue
+			}
+			d.logger.Error("ending: what goes to the standard output can never be written", "error", why)
+			d.draining.Store(true)
+			cancel()
+			over = time.After(lastGrace)
+		case <-over:
+			return outcome{}, exit(ExitFailed, why)
 		case o := <-done:
-			stopBackground()
-			stopProgress()
-			closeErr := d.close()
-			if err := a.summarize(f.summary, o.summary, time.Since(began)); err != nil {
-				return exit(ExitFailed, err)
+			select {
+			case <-started: // both have come about at one time
+				d.sayRunning()
+			default:
 			}
-			if err := errors.Join(o.err, closeErr); err != nil {
-				return exit(ExitFailed, err)
-			}
-			return nil
+			o.err = errors.Join(o.err, why)
+			return o, nil
 		}
 	}
+}
+
+func (d *daemon) sayRunning() {
+	d.logger.Info("running", "files", strings.Join(d.current.Files, " "), "listen", d.address())
+}
+
+// closed says that the reader of the standard output has gone, and some sink writes to it.
+func (d *daemon) closed() error {
+	s := d.rt.Stats()
+	for i := range s.Rows {
+		if r := &s.Rows[i]; r.Kind == "sink" && r.State == stdout.Closed {
+			return fmt.Errorf("sink %q: %s", r.Name, r.Error)
+		}
+	}
+	return nil
 }
 
 // signals are those that the process is told to act upon.

@@ -17,15 +17,17 @@ import (
 type screen struct {
 	w    io.Writer
 	live bool // a line of progress is shown
+	tty  int  // descriptor of the terminal; -1 if there is none
 
 	mu   sync.Mutex
 	line string
 }
 
 func newScreen(w io.Writer, progress string) *screen {
-	s := &screen{w: w, live: progress == "always"}
-	if f, ok := w.(*os.File); ok && progress == "auto" {
-		s.live = term.IsTerminal(int(f.Fd()))
+	s := &screen{w: w, live: progress == "always", tty: -1}
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		s.tty = int(f.Fd())
+		s.live = s.live || progress == "auto"
 	}
 	return s
 }
@@ -43,9 +45,18 @@ func (s *screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// show makes line the line of progress. What does not fit on a line of the terminal is cut off: the rest could not be taken back.
 func (s *screen) show(line string) {
+	if s.tty >= 0 {
+		if width, _, err := term.GetSize(s.tty); err == nil && width > 1 && len(line) >= width {
+			line = line[:width-1]
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if line == s.line {
+		return
+	}
 	s.line = line
 	fmt.Fprintf(s.w, "\r\x1b[K%s", line)
 }

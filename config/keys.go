@@ -221,21 +221,13 @@ func (k FileKeys) Check() (out []kind.Problem) {
 	if k.Listen == "" {
 		return out
 	}
-	host, port, err := net.SplitHostPort(k.Listen)
+	_, port, err := net.SplitHostPort(k.Listen)
 	if _, number := strconv.ParseUint(port, 10, 16); err != nil || number != nil {
 		say("listen", "want an address such as 127.0.0.1:7070, or off")
 		return out
 	}
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
-		return out
-	}
-	switch {
-	case k.TLS == nil && k.Token == "":
-		say("listen", "others can reach this address: add tls and token, or listen on 127.0.0.1")
-	case k.TLS == nil:
-		say("listen", "others can reach this address: add tls, or listen on 127.0.0.1")
-	case k.Token == "":
-		say("listen", "others can reach this address: add a token, or listen on 127.0.0.1")
+	if missing := kind.Exposed(k.Listen, k.TLS, k.Token != ""); missing != "" {
+		say("listen", "others can reach this address: add %s, or listen on 127.0.0.1", missing)
 	}
 	return out
 }

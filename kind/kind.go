@@ -103,7 +103,9 @@ func NativeWith[S any](about About, defaults S, create func(s S) (plugin.Handler
 }
 
 // NewSource makes a source. settings is of the type of k.Settings.
-func (k *Kind) NewSource(settings any, env Env) (source.Source, error) { return k.source(settings, env) }
+func (k *Kind) NewSource(settings any, env Env) (source.Source, error) {
+	return k.source(settings, env)
+}
 
 // NewSink makes a sink. settings is of the type of k.Settings.
 func (k *Kind) NewSink(settings any, env Env) (sink.Sink, error) { return k.sink(settings, env) }

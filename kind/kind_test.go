@@ -238,3 +238,31 @@ func TestTLSErrors(t *testing.T) {
 		}
 	}
 }
+
+// Promise: an address that others can reach takes TLS, and a token or client certificates.
+func TestExposed(t *testing.T) {
+	plain, mutual := &kind.ServerTLS{}, &kind.ServerTLS{ClientCA: "ca.pem"}
+	for _, c := range []struct {
+		address string
+		tls     *kind.ServerTLS
+		token   bool
+		want    string
+	}{
+		{"127.0.0.1:1", nil, false, ""},
+		{"127.9.9.9:1", nil, false, ""},
+		{"[::1]:1", nil, false, ""},
+		{"[::ffff:127.0.0.1]:1", nil, false, ""},
+		{"localhost:1", nil, false, ""},
+		{"LOCALHOST.:1", nil, false, ""},
+		{"localhost.example.com:1", nil, false, "tls and a token (or tls.client_ca)"},
+		{":1", nil, false, "tls and a token (or tls.client_ca)"},
+		{"0.0.0.0:1", plain, false, "a token (or tls.client_ca)"},
+		{"0.0.0.0:1", nil, true, "tls"},
+		{"0.0.0.0:1", plain, true, ""},
+		{"0.0.0.0:1", mutual, false, ""},
+	} {
+		if got := kind.Exposed(c.address, c.tls, c.token); got != c.want {
+			t.Errorf("%s, %v, %v: %q, want %q", c.address, c.tls, c.token, got, c.want)
+		}
+	}
+}

@@ -67,17 +67,17 @@ func (s Settings) Check() []kind.Problem {
 	wrong := func(field, format string, args ...any) {
 		out = append(out, kind.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 	}
-	if host, err := splitAddress(s.Address); err != nil {
+	if err := checkAddress(s.Address); err != nil {
 		wrong("address", "%v: give host and port, as in 127.0.0.1:8080", err)
-	} else if open := s.exposed(host); open != "" {
-		wrong("address", "other machines can reach %s, but %s: set it, listen on 127.0.0.1, or say insecure: true", s.Address, open)
+	} else if missing := kind.Exposed(s.Address, s.TLS, len(s.Tokens) > 0); missing != "" && !s.Insecure {
+		wrong("address", "others can reach this address: add %s, listen on 127.0.0.1, or say insecure: true", missing)
 	}
 	if !strings.HasPrefix(s.Path, "/") || strings.ContainsAny(s.Path, "?# \r\n") {
 		wrong("path", "%q is no path: begin with /, without ? and #", s.Path)
 	}
 	for i, t := range s.Tokens {
 		if n := len(t); n == 0 || n > maxToken || strings.ContainsAny(t.Reveal(), " \t\r\n") {
-			wrong(fmt.Sprintf("tokens.%d", i), "the token has %d bytes, or has white space: give 1 to %d bytes without it", n, maxToken)
+			wrong(fmt.Sprintf("tokens[%d]", i), "the token has %d bytes, or has white space: give 1 to %d bytes without it", n, maxToken)
 		}
 	}
 	if len(s.Headers) > maxHeaders {
@@ -85,9 +85,9 @@ func (s Settings) Check() []kind.Problem {
 	}
 	for i, name := range s.Headers {
 		if !headerName(name) {
-			wrong(fmt.Sprintf("headers.%d", i), "%q is no name of a header", name)
+			wrong(fmt.Sprintf("headers[%d]", i), "%q is no name of a header", name)
 		} else if strings.EqualFold(name, "authorization") {
-			wrong(fmt.Sprintf("headers.%d", i), "authorization holds a secret, which must not go along with messages: leave it out")
+			wrong(fmt.Sprintf("headers[%d]", i), "authorization holds a secret, which must not go along with messages: leave it out")
 		}
 	}
 	for _, d := range []struct {
@@ -114,29 +114,15 @@ func (s Settings) Claims() []string {
 	return []string{"tcp " + s.Address}
 }
 
-// exposed is what is missing for an address that other machines can reach; empty if nothing is.
-func (s Settings) exposed(host string) string {
-	ip := net.ParseIP(host)
-	switch {
-	case s.Insecure, host == "localhost", ip != nil && ip.IsLoopback():
-		return ""
-	case s.TLS == nil:
-		return "tls is not set"
-	case len(s.Tokens) == 0 && s.TLS.ClientCA == "":
-		return "neither tokens nor tls.client_ca is set"
-	}
-	return ""
-}
-
-func splitAddress(address string) (host string, err error) {
-	host, port, err := net.SplitHostPort(address)
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", fmt.Errorf("%q is no address", address)
+		return fmt.Errorf("%q is no address", address)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", fmt.Errorf("%q is no port", port)
+		return fmt.Errorf("%q is no port", port)
 	}
-	return host, nil
+	return nil
 }
 
 // headerName reports whether name is a token of RFC 9110.

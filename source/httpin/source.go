@@ -120,12 +120,14 @@ func (s *Source) Run(ctx context.Context, in source.Intake) error {
 	stopped := make(chan struct{})
 	var once sync.Once
 	h := newHandler(base, s, in, func() { once.Do(func() { close(stopped) }) })
-	server := s.serverFor(h, in.Env().Logger)
+	log := in.Env().Logger
+	server := s.serverFor(h, log)
 	server.TLSConfig = config
 	s.mu.Lock()
 	s.server, s.h = server, h
 	s.mu.Unlock()
 
+	log.Info("listening", "source", in.Env().Name, "network", "tcp", "address", ln.Addr().String(), "path", s.settings.Path)
 	served := make(chan error, 1)
 	go func() {
 		if config != nil {

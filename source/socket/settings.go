@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -99,7 +98,7 @@ func Unix() kind.Kind {
 // Check says what is wrong with the settings.
 func (t TCPSettings) Check() []kind.Problem {
 	out := checkLimits(t.IdleTimeout, t.MaxConnections, t.Token)
-	host, port, err := net.SplitHostPort(t.Address)
+	_, port, err := net.SplitHostPort(t.Address)
 	if err == nil {
 		_, err = net.LookupPort("tcp", port)
 	}
@@ -110,10 +109,9 @@ func (t TCPSettings) Check() []kind.Problem {
 	if t.TLS != nil && (t.TLS.Cert == "" || t.TLS.Key == "") {
 		out = append(out, kind.Problem{Field: "tls", Message: "TLS needs a certificate and its key: set cert and key"})
 	}
-	asks := t.Token != "" || t.TLS != nil && t.TLS.ClientCA != ""
-	if !loopback(host) && !t.Insecure && (t.TLS == nil || !asks) {
-		out = append(out, kind.Problem{Field: "address", Message: fmt.Sprintf("%s can be reached from other machines: set tls, and token "+
-			"or tls.client_ca; or listen at 127.0.0.1; or say insecure: true", t.Address)})
+	if missing := kind.Exposed(t.Address, t.TLS, t.Token != ""); missing != "" && !t.Insecure {
+		out = append(out, kind.Problem{Field: "address", Message: fmt.Sprintf(
+			"others can reach this address: add %s, listen on 127.0.0.1, or say insecure: true", missing)})
 	}
 	return out
 }
@@ -150,13 +148,4 @@ func checkLimits(idle time.Duration, connections int, token kind.Secret) (out []
 		out = append(out, kind.Problem{Field: "token", Message: fmt.Sprintf("longer than %d bytes", maxToken)})
 	}
 	return out
-}
-
-// loopback says whether only this machine can reach host.
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
 }

@@ -1,0 +1,36 @@
+package kind
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// Loopback says whether a host, as an address or a URL has it, is always this machine.
+func Loopback(host string) bool {
+	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+// Exposed is what is missing before it is safe to listen at an address, host:port: "tls" and "a token (or tls.client_ca)". It is empty if
+// nothing is, as at an address that only this machine can reach.
+func Exposed(address string, tls *ServerTLS, token bool) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	const known = "a token (or tls.client_ca)"
+	authenticated := token || tls != nil && tls.ClientCA != ""
+	switch {
+	case Loopback(host), tls != nil && authenticated:
+		return ""
+	case authenticated:
+		return "tls"
+	case tls != nil:
+		return known
+	}
+	return "tls and " + known
+}
