@@ -60,7 +60,7 @@ type tally struct {
 
 func (c *tally) Handle(_ context.Context, m *penstock.Message) error {
 	if c.slow > 0 {
-		time.Sleep(c.slow)
+		time.Sleep(c.slow) // sleep: the handler is slow on purpose
 	}
 	if c.fail != nil {
 		if err := c.fail(m); err != nil {

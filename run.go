@@ -37,6 +37,10 @@ func (rt *Runtime) Run(ctx context.Context) (Summary, error) {
 	return s, err
 }
 
+// Started is closed when plugins and sinks have started, the ports of sources are open, and sources run. If one of them fails before
+// that, Run returns and it stays open.
+func (rt *Runtime) Started() <-chan struct{} { return rt.serving }
+
 func (rt *Runtime) run(ctx context.Context) error {
 	rt.letters.start(ctx)
 	t := rt.top.Load()
@@ -54,11 +58,11 @@ func (rt *Runtime) run(ctx context.Context) error {
 		rt.launch(in)
 	}
 	rt.mu.Unlock()
+	close(rt.serving)
 	rt.wait()
 	rt.changing.Lock() // for good: no reload, no swap
 	t = rt.top.Load()
-	errs := append(rt.errs, rt.trouble())
-	errs = append(errs, rt.stopConsumers(ctx, slices.Concat(t.leaving, t.consumers)), rt.letters.stop(), closeSources(ctx, t.intakes))
+	errs := append(slices.Clone(rt.errs), rt.trouble(), rt.stopConsumers(ctx, slices.Concat(t.leaving, t.consumers)), rt.letters.stop(), closeSources(ctx, t.intakes))
 	return errors.Join(errs...)
 }
 

@@ -24,11 +24,12 @@ type Version struct {
 
 // Swapped says how a swap went.
 type Swapped struct {
-	From, To    string
-	Stateful    bool          // the plugin was paused, and its state carried over
-	Lost        int           // 0; stated because it is what one asks
-	Redelivered int           // messages taken back from the old version
-	Pause       time.Duration // for which the plugin served nothing
+	From        string        `json:"from"`
+	To          string        `json:"to"`
+	Stateful    bool          `json:"stateful"`    // the plugin was paused, and its state carried over
+	Lost        int           `json:"lost"`        // 0; stated because it is what one asks
+	Redelivered int           `json:"redelivered"` // messages taken back from the old version
+	Pause       time.Duration `json:"pause_ns"`    // for which the plugin served nothing
 }
 
 // Handover is a swap that is under way: the next version has started, and the old one serves. It ends with Commit or Abort.

@@ -38,15 +38,15 @@ func Schema(reg *kind.Registry) ([]byte, error) {
 		"plugin":   s.entry(reg, kind.RolePlugin, reflect.ValueOf(defaultPlugin())),
 		"sink":     s.entry(reg, kind.RoleSink, reflect.ValueOf(defaultSink())),
 	}
-	for role, about := range map[string]string{
-		"source": "Where messages come from. Each makes the stream of its name.",
-		"plugin": "What handles messages.",
-		"sink":   "Where messages go.",
+	for _, section := range []struct{ role, about string }{
+		{"source", "Where messages come from. Each makes the stream of its name."},
+		{"plugin", "What handles messages."},
+		{"sink", "Where messages go."},
 	} {
-		root.Properties.Set(role+"s", &jsonschema.Schema{Description: about, AnyOf: []*jsonschema.Schema{
+		root.Properties.Set(section.role+"s", &jsonschema.Schema{Description: section.about, AnyOf: []*jsonschema.Schema{
 			{
 				Type: "object", PropertyNames: &jsonschema.Schema{Pattern: streamForm},
-				AdditionalProperties: &jsonschema.Schema{Ref: "#/$defs/" + role},
+				AdditionalProperties: &jsonschema.Schema{Ref: "#/$defs/" + section.role},
 			},
 			{Type: "null"},
 		}})

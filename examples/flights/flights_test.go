@@ -35,7 +35,8 @@ func command(t *testing.T, out string, args ...string) (code int, stdout, stderr
 	t.Helper()
 	var o, e bytes.Buffer
 	env := map[string]string{"FLIGHTS_DIR": ".", "OUT_DIR": out}
-	app := cli.App{Kinds: kinds(), Name: "flights", Stdout: &o, Stderr: &e, Getenv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }}
+	getenv := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	app := cli.App{Kinds: kinds(), Name: "flights", Stdout: &o, Stderr: &e, Getenv: getenv}
 	code = app.Run(t.Context(), args)
 	return code, o.String(), e.String()
 }

@@ -27,6 +27,7 @@ func ladder() []layer {
 		{packages: "internal/clock"},
 		{packages: "internal/fsx"},
 		{packages: "internal/fsx/fsxtest", may: []string{"internal/fsx"}},
+		{packages: "internal/listen"},
 
 		// The way of a message.
 		{packages: "arena", may: []string{"internal/invariants"}},
@@ -38,15 +39,30 @@ func ladder() []layer {
 		{packages: "actor", may: []string{
 			"arena", "loop", "plugin", "sink", "internal/clock", "internal/invariants", "internal/lend", "internal/mutate",
 		}},
-		{packages: "source/...", may: []string{"arena", "decode", "source", "internal/clock", "internal/fsx", "internal/invariants"}},
-		{packages: "sink/...", may: []string{"arena", "source", "sink", "internal/clock", "internal/fsx", "internal/invariants"}},
 		{packages: "deadletter", may: []string{
 			"arena", "loop", "plugin", "source", "sink", "internal/clock", "internal/fsx", "internal/invariants",
 		}},
 
+		// What a pipeline's file can name.
+		{packages: "kind", may: []string{"plugin", "source", "sink"}},
+		{packages: "source/...", may: []string{
+			"arena", "decode", "source", "kind", "internal/clock", "internal/fsx", "internal/invariants",
+		}},
+		{packages: "sink/...", may: []string{
+			"arena", "plugin", "source", "sink", "kind", "internal/clock", "internal/fsx", "internal/invariants",
+		}},
+		{packages: "internal/expr", may: []string{"arena"}},
+		{packages: "builtin", may: []string{"kind", "plugin", "internal/expr"}},
+
 		// What wires them, and what stands on the whole.
 		{packages: ".", may: []string{"below"}},
 		{packages: "penstocktest", may: []string{"below"}},
+		{packages: "config", may: []string{".", "arena", "kind", "plugin", "source", "sink"}},
+		{packages: "telemetry", may: []string{".", "arena", "kind"}},
+		{packages: "api", may: []string{".", "arena", "kind"}},
+		{packages: "internal/pipetest", may: []string{"below"}},
+		{packages: "cli", may: []string{"below"}},
+		{packages: "standard", may: []string{"kind", "builtin", "source/...", "sink/..."}},
 		{packages: "internal/sim", may: []string{"below"}},
 		{packages: "internal/sim/...", may: []string{"below"}},
 		{packages: "examples/...", may: []string{"below"}, public: true},
