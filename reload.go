@@ -28,12 +28,12 @@ type Reloaded struct {
 //
 // First all that is new is made and started; if any of it fails, nothing has changed. Then plugins are swapped, which carries their state
 // over; sinks finish what they have in hand, are closed, and the new ones go on; streams get their new readers all at once; sources
-// that are not wanted any more end, and are given Pipeline.Drain to have their messages settled, before others take their place. What is taken out gets
-// what it is owed, for as long as Pipeline.Drain; what is left then goes to the dead letters. No message is lost, and none is handled
-// twice for it. A plugin that emits to a stream goes on to do so until it is done, also when only others that leave read it.
+// that are not wanted any more end, and are given Pipeline.Drain to have their messages settled, before others take their place. What is
+// taken out gets what it is owed, for as long as Pipeline.Drain; what is left then goes to the dead letters. No message is lost, and none
+// is handled twice for it. A plugin that emits to a stream goes on to do so until it is done, also when only others that leave read it.
 //
-// Memory, MaxMessage, Data, DeadLetters, Clock, Strict and Linger stay as they are; if p has others for the first three, that is an error. While a
-// reload or a swap is under way, and when the pipeline does not run, it fails with [ErrChanging].
+// Memory, MaxMessage, Data, DeadLetters, Clock, Strict and Linger stay as they are; if p has others for the first three, that is an error.
+// While a reload or a swap is under way, and when the pipeline does not run, it fails with [ErrChanging].
 func (rt *Runtime) Reload(ctx context.Context, p Pipeline) (Reloaded, error) {
 	if !rt.changing.TryLock() {
 		return Reloaded{}, ErrChanging

@@ -62,8 +62,9 @@ func (rt *Runtime) run(ctx context.Context) error {
 	rt.wait()
 	rt.changing.Lock() // for good: no reload, no swap
 	t = rt.top.Load()
-	errs := append(slices.Clone(rt.errs), rt.trouble(), rt.stopConsumers(ctx, slices.Concat(t.leaving, t.consumers)), rt.letters.stop(), closeSources(ctx, t.intakes))
-	return errors.Join(errs...)
+	failed := errors.Join(errors.Join(rt.errs...), rt.trouble())
+	stopped := rt.stopConsumers(ctx, slices.Concat(t.leaving, t.consumers))
+	return errors.Join(failed, stopped, rt.letters.stop(), closeSources(ctx, t.intakes))
 }
 
 // prepareSources prepares those that want it. If one fails, those before it are closed.

@@ -30,6 +30,7 @@ type Runtime struct {
 
 	changing sync.RWMutex  // written by a reload, and by the end of Run; read by swaps
 	changed  chan struct{} // one token: a source has ended, or a reload has
+	serving  chan struct{} // closed when all has started
 
 	mu        sync.Mutex
 	started   bool
@@ -62,7 +63,7 @@ func New(p Pipeline) (*Runtime, error) {
 	if err != nil {
 		return nil, &ConfigError{Problems: []error{err}}
 	}
-	rt := &Runtime{p: p, arena: mem, seed: maphash.MakeSeed(), changed: make(chan struct{}, 1)}
+	rt := &Runtime{p: p, arena: mem, seed: maphash.MakeSeed(), changed: make(chan struct{}, 1), serving: make(chan struct{})}
 	rt.letters = &letters{rt: rt, store: p.DeadLetters, wake: make(chan struct{}, 1)}
 	if err := rt.wire(); err != nil {
 		return nil, errors.Join(err, mem.Close())

@@ -168,6 +168,7 @@ func (r *rig) run() {
 			a.Attach(r.driver.Lane(loop.ConsumerID(i)))
 			err = a.Start(r.t.Context())
 		} else {
+			r.sinks[name].Attach(r.driver.Lane(loop.ConsumerID(i)))
 			err = r.sinks[name].Start(r.t.Context())
 		}
 		if err != nil {
@@ -276,6 +277,10 @@ func (r *rig) LinkSettled(link uint64) {
 
 // Quiet implements loop.World.
 func (r *rig) Quiet(c loop.ConsumerID, pause uint64, count int) {
+	if s := r.sinks[r.parts[c].name]; s != nil {
+		s.Quiet(pause)
+		return
+	}
 	r.actors[r.parts[c].name].Quiet(pause, count)
 }
 

@@ -70,14 +70,21 @@ func (a *Arena) Account(c Class, name string, guaranteed, limit int64) (*Account
 	return ac, nil
 }
 
-// Resize changes what the account is guaranteed and its limit, by the rules of [Arena.Account]. What it uses beyond a lower limit it may
+// Resize changes what the account is guaranteed and its limit, by the rules of [Arena.Account], but that a limit of 0 is one. What it uses beyond a lower limit it may
 // keep until it releases it.
 func (ac *Account) Resize(guaranteed, limit int64) error {
 	a := ac.arena
+	if guaranteed < 0 {
+		return &ConfigError{fmt.Sprintf("account %q: guarantee", ac.name), guaranteed, "give 0 or more"}
+	}
 	a.mu.Lock()
+	if ac.closed {
+		a.mu.Unlock()
+		return fmt.Errorf("arena: resize of account %q: account: %w", ac.name, ErrClosed)
+	}
 	cl := &a.classes[ac.class]
 	guaranteed, limit = a.wholeSlabs(guaranteed), a.wholeSlabs(min(limit, cl.size))
-	if free := cl.size - cl.guaranteed + ac.guaranteed; guaranteed > free || limit < guaranteed || guaranteed < 0 {
+	if free := cl.size - cl.guaranteed + ac.guaranteed; guaranteed > free || limit < guaranteed {
 		a.mu.Unlock()
 		return &ConfigError{fmt.Sprintf("account %q: guarantee", ac.name), guaranteed, fmt.Sprintf(
 			"class %v has %d bytes that are not promised to others, and the limit is %d: lower it, or raise the budget", ac.class, free, limit)}

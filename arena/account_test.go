@@ -204,3 +204,105 @@ func checkAccounts(t *testing.T, seed uint64, a *Arena, accounts []*Account) {
 		t.Fatalf("seed %d: %d bytes resident of a budget of %d", seed, r, a.budget)
 	}
 }
+
+// Promise: an account can be resized while it is in use; what it has beyond a lower limit it keeps until it releases it.
+func TestResize(t *testing.T) {
+	a := newArena(t, 100) // 70 for sources
+	one, other := newAccount(t, a, Sources, "one", 10, 20), newAccount(t, a, Sources, "other", 0, 70)
+	var held []*Slab
+	for one.Room() {
+		held = append(held, lease(t, one))
+	}
+	resize := func(guaranteed, limit int64) error {
+		err := one.Resize(guaranteed*testSlab, limit*testSlab)
+		checkSums(t, 0, a, []*Account{one, other})
+		return err
+	}
+	if err := resize(0, 30); err != nil || !one.Room() {
+		t.Fatalf("a wider limit: %v, room %v", err, one.Room())
+	}
+	if err := resize(5, 8); err != nil || one.Room() || one.Used() != 20*testSlab {
+		t.Fatalf("a limit below what it uses: %v, room %v, used %d", err, one.Room(), one.Used())
+	}
+	releaseAll(held[7:])
+	if !one.Room() {
+		t.Error("no room below the limit")
+	}
+	releaseAll(held[:7])
+	if err := resize(70, 70); err != nil || other.Room() {
+		t.Errorf("all of the class: %v; room for others: %v", err, other.Room())
+	}
+	for _, c := range []struct{ guaranteed, limit int64 }{{71, 71}, {20, 10}} {
+		var ce *ConfigError
+		if err := resize(c.guaranteed, c.limit); !errors.As(err, &ce) {
+			t.Errorf("guarantee %d limit %d: %v", c.guaranteed, c.limit, err)
+		}
+	}
+	if one.guaranteed != 70*testSlab || one.limit != 70*testSlab {
+		t.Errorf("guarantee %d and limit %d after errors", one.guaranteed, one.limit)
+	}
+	if err := resize(0, 1<<40); err != nil || one.limit != 70*testSlab {
+		t.Errorf("a limit above the class: %v, %d", err, one.limit)
+	}
+}
+
+// Promise: who waits for room is woken by a wider limit, and by another's smaller guarantee.
+func TestResizeWakes(t *testing.T) {
+	a := newArena(t, 100)
+	one, other := newAccount(t, a, Sources, "one", 0, 1), newAccount(t, a, Sources, "other", 69, 70)
+	s := lease(t, one)
+	woken := 0
+	one.AfterRoom(func() { woken++ })
+	if err := one.Resize(0, 70*testSlab); err != nil || woken != 0 {
+		t.Fatalf("a wider limit, where all else is guaranteed to another: %v, woken %d", err, woken)
+	}
+	if err := other.Resize(10*testSlab, 70*testSlab); err != nil || woken != 1 {
+		t.Fatalf("a smaller guarantee of the other: %v, woken %d", err, woken)
+	}
+	s.Release()
+}
+
+// What accounts use never exceeds their class while they are resized at random.
+func TestAccountingHoldsWhileResized(t *testing.T) {
+	seed := rand.Uint64()
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	a := newArena(t, 100)
+	accounts := []*Account{newAccount(t, a, Sources, "0", 0, 70), newAccount(t, a, Sources, "1", 0, 70), newAccount(t, a, Sources, "2", 0, 70)}
+	held := make(map[*Account][]*Slab)
+	for range 5000 {
+		ac := accounts[rnd.IntN(len(accounts))]
+		switch n := rnd.IntN(10); {
+		case n == 0:
+			g := rnd.Int64N(40)
+			_ = ac.Resize(g*testSlab, (g+rnd.Int64N(40))*testSlab) // may be refused: guarantees are bounded
+		case n < 5 && len(held[ac]) > 0:
+			i := rnd.IntN(len(held[ac]))
+			held[ac][i].Release()
+			held[ac] = append(held[ac][:i], held[ac][i+1:]...)
+		default:
+			if s, err := ac.Lease(); err == nil {
+				held[ac] = append(held[ac], s)
+			}
+		}
+		checkSums(t, seed, a, accounts)
+	}
+	for _, list := range held {
+		releaseAll(list)
+	}
+}
+
+// checkSums checks what holds even while an account uses more than its limit, because that was lowered.
+func checkSums(t *testing.T, seed uint64, a *Arena, accounts []*Account) {
+	t.Helper()
+	var used, reserved, guaranteed int64
+	for _, ac := range accounts {
+		used += ac.used
+		reserved += max(ac.guaranteed-ac.used, 0)
+		guaranteed += ac.guaranteed
+	}
+	cl := &a.classes[Sources]
+	if cl.used != used || cl.reserved != reserved || cl.guaranteed != guaranteed || used > cl.size || guaranteed > cl.size {
+		t.Fatalf("seed %d: class uses %d, reserves %d and guarantees %d of %d; the sums are %d, %d and %d", seed, cl.used, cl.reserved,
+			cl.guaranteed, cl.size, used, reserved, guaranteed)
+	}
+}

@@ -8,7 +8,9 @@ func (c *Core) abandon() {
 		for k.ready.len() > 0 {
 			k.ready.pop()
 		}
-		k.resume, *k.filter = nil, [filterSize]uint16{}
+		if k.resume = nil; !k.retired {
+			*k.filter = [filterSize]uint16{}
+		}
 		clear(k.keys)
 	}
 	for _, link := range sortedKeys(c.links) {
@@ -26,6 +28,9 @@ func (c *Core) abandon() {
 			k.queued -= u.bytes
 			c.giveUpTurn(u)
 		}
+	}
+	for _, k := range c.cons {
+		c.checkGone(k)
 	}
 }
 

@@ -40,7 +40,8 @@ func (c *Core) mark() {
 		}
 		keep = keep[:len(keep)/2]
 	}
-	c.marks = append(keep, mark{at: c.wheel.now + c.lost, seq: c.seq})
+	keep = append(keep, mark{at: c.wheel.now + c.lost, seq: c.seq})
+	c.marks = keep
 }
 
 // oldest is the sequence number of the oldest message that is not settled; 0 if all are.

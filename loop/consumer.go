@@ -48,7 +48,7 @@ const filterSize = 1 << 12
 func newConsumer(id ConsumerID, cfg Consumer) *consumer {
 	k := &consumer{
 		Consumer: cfg, id: id, epoch: cfg.Epoch, keys: map[uint64]*keyQueue{}, filter: new([filterSize]uint16), holds: map[Token]*unit{},
-		paused: cfg.Paused, quiet: cfg.Paused,
+		paused: cfg.Paused && !mutate.On(mutate.JoinsAwake), quiet: cfg.Paused,
 	}
 	k.pauseTimer.kind, k.pauseTimer.consumer = timerPause, k
 	k.goneTimer.kind, k.goneTimer.consumer = timerGone, k
@@ -192,7 +192,7 @@ func (c *Core) credit(k *consumer, items uint64, bytes int64) {
 
 // makeReady puts a lone message among those to be delivered first; at once, or when it has come back.
 func (c *Core) makeReady(k *consumer, s *unit) {
-	if k.burying {
+	if k.burying && !mutate.On(mutate.LentNotBuried) {
 		c.bury(k, s, s.reason())
 		return
 	}

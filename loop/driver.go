@@ -312,7 +312,7 @@ func (d *Driver) relieve() {
 	}
 	if d.evac.Room() {
 		d.squeezed = false
-		d.apply(&Event{Kind: Pressure, Detail: &Detail{}})
+		d.Post(Event{Kind: Pressure, Detail: &Detail{}}) // after the word that there is none, which may still be in the inbox
 		return
 	}
 	d.awaitRoom()

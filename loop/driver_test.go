@@ -22,6 +22,7 @@ type fakeWorld struct {
 	quiet   int
 	retired int
 	drained int
+	onBury  func() // is called by Bury; nil for nothing
 }
 
 func (w *fakeWorld) Settle(s Settlement) {
@@ -32,6 +33,9 @@ func (w *fakeWorld) Settle(s Settlement) {
 
 func (w *fakeWorld) Bury(unit UnitID, _ ConsumerID, _ *arena.Batch, _ Letter) {
 	w.buried = append(w.buried, unit)
+	if w.onBury != nil {
+		w.onBury()
+	}
 }
 func (w *fakeWorld) Lapse(Handle) bool             { w.lapses++; return true }
 func (w *fakeWorld) LinkSettled(uint64)            {}

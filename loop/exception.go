@@ -38,12 +38,16 @@ func (c *Core) except(k *consumer, u *unit, e *Exception) {
 
 // again ends an attempt without success: another follows after a while, or the message is buried.
 func (c *Core) again(k *consumer, s *unit, after Ticks, cause error) {
-	if k.burying || k.Retry.Attempts > 0 && int(s.attempt) >= k.Retry.Attempts && !mutate.On(mutate.AttemptsUnbounded) {
+	if k.Retry.Attempts > 0 && int(s.attempt) >= k.Retry.Attempts && !mutate.On(mutate.AttemptsUnbounded) {
 		c.bury(k, s, cause)
 		return
 	}
-	k.counts.Retried++
 	s.cause = cause
+	if k.burying && !mutate.On(mutate.LentNotBuried) {
+		c.bury(k, s, s.reason())
+		return
+	}
+	k.counts.Retried++
 	c.block(k, s)
 	if after == 0 {
 		after = c.backoff(&k.Retry, s.attempt)
@@ -97,6 +101,9 @@ func (c *Core) buried(id UnitID, err error) {
 		return
 	}
 	k := c.cons[s.consumer]
+	if k.burying && mutate.On(mutate.BuriedUnsettled) {
+		return
+	}
 	if err != nil && !c.gaveUp && !mutate.On(mutate.BurialFailureIgnored) {
 		s.state = soloUnburied
 		if !s.stuck {
@@ -123,6 +130,9 @@ func (c *Core) hold(k *consumer, s *unit, e *Exception) {
 	c.block(k, s)
 	s.state, s.token, s.handle = soloHeld, e.Token, e.From
 	k.holds[e.Token] = s
+	if k.burying { // its time was up while the message was lent
+		s.revoking, e.After = true, 0
+	}
 	c.wheel.add(&s.timer, c.wheel.now+e.After)
 	if (k.paused || e.Token.Epoch < k.epoch) && !k.pauseTimer.armed() { // its instance is being, or has been, replaced
 		c.limitHolds(k, 0)
@@ -167,7 +177,7 @@ func (c *Core) holdChanged(ev *Event) {
 	}
 	switch ev.Kind {
 	case HoldExtended:
-		if s.state == soloHeld && !mutate.On(mutate.ExtendIgnored) {
+		if s.state == soloHeld && !s.revoking && !mutate.On(mutate.ExtendIgnored) {
 			c.wheel.remove(&s.timer)
 			c.wheel.add(&s.timer, c.wheel.now+ev.Detail.After)
 		}

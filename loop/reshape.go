@@ -2,6 +2,9 @@ package loop
 
 import (
 	"errors"
+	"slices"
+
+	"github.com/penstock-dev/penstock/internal/mutate"
 )
 
 // ErrRemoved is why a message is buried that was still owed to a consumer when its time was up after its removal.
@@ -14,7 +17,11 @@ var ErrRemoved = errors.New("its plugin or sink was taken out of the pipeline be
 // What arrives or is emitted from now on goes by the new graph; what was owed stays owed. A consumer that is gone is Retired when nothing
 // is owed to it. If that takes longer than After, what is left goes to the dead letters: nobody else will take it.
 func (c *Core) reshape(d *Detail) {
+	before := c.cfg.Graph
 	c.cfg.Graph = *d.Graph
+	if mutate.On(mutate.GoneStillReads) {
+		c.stillReads(&before)
+	}
 	for i, cfg := range c.cfg.Graph.Consumers {
 		if i == len(c.cons) {
 			c.cons = append(c.cons, newConsumer(ConsumerID(i), cfg))
@@ -23,11 +30,17 @@ func (c *Core) reshape(d *Detail) {
 		k := c.cons[i]
 		cfg.Order = k.Order && !k.burying // a change of order takes another consumer
 		k.Consumer = cfg
-		if k.Gone && !k.retired && !k.burying && d.After > 0 && !k.goneTimer.armed() {
+		if k.Gone && !k.retired && !k.burying && d.After > 0 && !k.goneTimer.armed() && !mutate.On(mutate.GoneNeverBuried) {
+			if mutate.On(mutate.BuriedTooSoon) {
+				d.After /= 2
+			}
 			c.wheel.add(&k.goneTimer, c.wheel.now+d.After)
 		}
 	}
-	if d.Window != (Window{}) {
+	if mutate.On(mutate.LatecomerGetsOld) {
+		c.lendToLatecomers(&before)
+	}
+	if d.Window != (Window{}) && !mutate.On(mutate.ReshapeKeepsWindow) {
 		c.flow.limit(d.Window)
 	}
 	c.relate()
@@ -40,7 +53,7 @@ func (c *Core) reshape(d *Detail) {
 // relate finds out who feeds whom, and who has to pause because of it.
 func (c *Core) relate() {
 	for _, k := range c.cons {
-		k.producers, k.gates, k.over = k.producers[:0], 0, false
+		k.producers, k.gates, k.over = k.producers[:0], 0, k.over && mutate.On(mutate.ReshapeForgetsGates)
 	}
 	for id, k := range c.cons {
 		for _, s := range k.Emits {
@@ -56,16 +69,20 @@ func (c *Core) relate() {
 
 // checkGone says, once, that nothing is owed to a consumer that is gone.
 func (c *Core) checkGone(k *consumer) {
-	if !k.Gone || k.retired || c.gaveUp || k.alone > 0 || k.queue.len() > 0 {
+	if !k.Gone || k.retired && !mutate.On(mutate.RetiredTwice) {
 		return
 	}
-	if k.sent != k.taken {
+	if (k.alone > 0 || k.queue.len() > 0) && !mutate.On(mutate.RetiredWhileOwed) {
+		return
+	}
+	if k.sent != k.taken && !mutate.On(mutate.RetiredWithMail) {
 		c.want(k, k.sent)
 		return
 	}
 	k.retired = true
 	c.wheel.remove(&k.goneTimer)
 	k.filter, k.resume = nil, nil
+	clear(k.keys) // of which the consumer was not told that they go on
 	k.out = outgoings{}
 	c.effect(Retired).Consumer = k.id
 }
@@ -78,15 +95,17 @@ func (c *Core) buryAll(k *consumer) {
 	for k.ready.len() > 0 {
 		k.ready.pop()
 	}
-	for _, s := range c.units {
-		if s == nil || s.n == 0 || !s.solo || s.consumer != k.id {
-			continue
-		}
+	for _, s := range c.lone(k) {
 		switch s.state {
 		case soloReady, soloWaiting, soloQueued:
 			c.wheel.remove(&s.timer)
 			c.bury(k, s, s.reason())
 		case soloHeld:
+			if mutate.On(mutate.RemovedHoldLost) {
+				c.endHold(k, s)
+				c.finish(k, s, true)
+				continue
+			}
 			s.revoking = true
 			c.lapse(k, s)
 		}
@@ -101,6 +120,22 @@ func (c *Core) buryAll(k *consumer) {
 	}
 	c.gauge(k)
 	c.checkGone(k)
+}
+
+// lone are the lone messages that k is owed, in the order of arrival: the dead letters of a key are in its order.
+func (c *Core) lone(k *consumer) (list []*unit) {
+	for _, s := range c.units {
+		if s != nil && s.n > 0 && s.solo && s.consumer == k.id {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, func(a, b *unit) int {
+		if a.before(b) {
+			return -1
+		}
+		return 1
+	})
+	return list
 }
 
 // reason is why a message is buried that a consumer did not get to.

@@ -28,8 +28,11 @@ import (
 //	verdict CONSUMER TOKEN [WHAT] after= link=     of a hold; its emits follow
 //	extend | reopen | lapsed CONSUMER TOKEN after=
 //	orphan CONSUMER STREAM n=                      emitted without a parent
-//	credit CONSUMER ITEMS, resumed CONSUMER KEY, buried UNIT [failed], link N, pause | unpause CONSUMER after= epoch=,
+//	credit CONSUMER ITEMS bytes=, resumed CONSUMER KEY, buried UNIT [failed], link N, pause | unpause CONSUMER after= epoch= pause=,
 //	assign | revoke PARTITION epoch=, pressure on|off, tick NOW, drain after=
+//	reshape after=                                 another graph: lines as of graph, those of "graph" and of reshapes before first; also
+//	                                                 "gone" and "paused" with a consumer; its window only if there is such a line
+//	mark, ages at= CONSUMER=TAKEN...
 //	counts CONSUMER
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -107,6 +110,13 @@ func newScenario(t *testing.T, d *datadriven.TestData) *scenario {
 		Window: Window{Messages: 100, Bytes: 10000}, Open: Window{Messages: 100, Bytes: 10000}, Late: 50,
 		NewBatch: func() *arena.Batch { return &arena.Batch{} }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}
+	sc.graph(t, d, &cfg)
+	sc.core = New(cfg)
+	return sc
+}
+
+// graph reads the lines of a graph. Streams and consumers that were there keep their places.
+func (sc *scenario) graph(t *testing.T, d *datadriven.TestData, cfg *Config) {
 	lines := strings.Split(d.Input, "\n")
 	for _, line := range lines { // names first: lines refer to each other
 		switch w := split(line); w.list[0] {
@@ -136,14 +146,32 @@ func newScenario(t *testing.T, d *datadriven.TestData) *scenario {
 			t.Fatalf("%s: no such line: %s", d.Pos, line)
 		}
 	}
-	sc.core = New(cfg)
-	return sc
+}
+
+// reshape reads the graph that takes the place of the one before: all of it, in the same order.
+func (sc *scenario) reshape(t *testing.T, d *datadriven.TestData, detail *Detail) {
+	var cfg Config
+	sc.streams, sc.consumers = nil, nil
+	sc.graph(t, d, &cfg)
+	detail.Graph, detail.Window = &cfg.Graph, cfg.Window
+}
+
+// ages tells how old, at least, the oldest messages are.
+func (sc *scenario) ages(w words) string {
+	counts := sc.core.Counts()
+	sc.core.ages(Ticks(w.num("at", 0)), func(id ConsumerID) uint64 { return uint64(w.num(sc.consumers[id], 0)) }, &counts)
+	out := fmt.Sprintf("source %d", counts.Oldest)
+	for i, k := range counts.Consumers {
+		out += fmt.Sprintf("\n%s %d, %d out", sc.consumers[i], k.Oldest, k.Out)
+	}
+	return out
 }
 
 func (sc *scenario) newConsumer(w words) Consumer {
 	c := Consumer{
 		Name: w.list[1], Order: slices.Contains(w.list, "order"), Items: int(w.num("items", 10)), Bytes: w.num("bytes", 10000),
 		Mailbox: w.num("mailbox", 10000), Epoch: 1,
+		Paused: slices.Contains(w.list, "paused"), Gone: slices.Contains(w.list, "gone"),
 		Retry: RetryPolicy{Attempts: int(w.num("attempts", 0)), Backoff: Ticks(w.num("backoff", 0)), Max: Ticks(w.num("max", 0))},
 	}
 	if slices.Contains(w.list, "drop") {
@@ -229,7 +257,9 @@ func (sc *scenario) run(t *testing.T, d *datadriven.TestData) string {
 		}
 	}
 	w := split(line)
-	detail := &Detail{After: Ticks(w.num("after", 0)), Epoch: uint32(w.num("epoch", 0)), Link: uint64(w.num("link", 0))}
+	detail := &Detail{
+		After: Ticks(w.num("after", 0)), Epoch: uint32(w.num("epoch", 0)), Link: uint64(w.num("link", 0)), Pause: uint64(w.num("pause", 0)),
+	}
 	ev := &Event{Detail: detail}
 	switch d.Cmd {
 	case "arrive":
@@ -284,6 +314,13 @@ func (sc *scenario) run(t *testing.T, d *datadriven.TestData) string {
 		ev.Kind, detail.Now = Tick, Ticks(number(w.list[1]))
 	case "drain":
 		ev.Kind = Drain
+	case "reshape":
+		ev.Kind = Reshape
+		sc.reshape(t, d, detail)
+	case "mark":
+		ev.Kind = Mark
+	case "ages":
+		return sc.ages(w)
 	case "counts":
 		c := sc.core.Counts()
 		k := c.Consumers[sc.consumer(w.list[1])]
@@ -361,7 +398,8 @@ func (sc *scenario) effect(e *Effect) string {
 		e.Into.Frames = append(e.Into.Frames, e.Batch.Frames[e.Index])
 		return " " + sc.names[e.Batch][e.Index]
 	case DeadLetter:
-		return fmt.Sprintf("%s %s %v attempts=%d: %v", who, unitName(e.Unit), sc.names[e.Batch], e.Letter.Attempts, e.Letter.Cause)
+		cause := strings.ReplaceAll(e.Letter.Cause.Error(), "\n", "; ")
+		return fmt.Sprintf("%s %s %v attempts=%d: %s", who, unitName(e.Unit), sc.names[e.Batch], e.Letter.Attempts, cause)
 	case LapseHold:
 		return fmt.Sprintf("%s %d.%d", who, e.Token.Epoch, e.Token.Seq)
 	case AnnounceLink:
@@ -373,9 +411,14 @@ func (sc *scenario) effect(e *Effect) string {
 	case WantCredit:
 		return fmt.Sprintf("%s %d", who, e.Items)
 	case Quiet:
+		if e.Pause > 0 {
+			who += fmt.Sprintf(" pause=%d", e.Pause)
+		}
 		return fmt.Sprintf("%s redelivered=%d", who, e.Count)
 	case Drained:
 		return fmt.Sprintf(" returned=%d", e.Count)
+	case Retired:
+		return who
 	}
 	return " ?"
 }

@@ -170,14 +170,14 @@ const (
 	Credit                        // Consumer, Items and Bytes: how much it has taken from its mailbox, in all
 	Resumed                       // Consumer, Keys: it keeps these back no longer, and all it kept back has been reported
 	Buried                        // Unit, Err: the dead letter is durable, or is not
-	Pause                         // Consumer, After, Pause: deliver nothing more; Quiet when it has returned everything, holds lapse after that long
+	Pause                         // Consumer, After, Pause: deliver nothing more; Quiet when it has returned all; holds lapse after that long
 	Unpause                       // Consumer, Epoch: deliver again; holds of older epochs no longer count
 	Assign                        // Partition, Epoch: a new assignment
 	Revoke                        // Partition: nothing of it is settled any more
 	Pressure                      // On: there is no memory for what must stay; the source waits
 	Tick                          // Now
 	Drain                         // After: no more arrivals; Drained when all has settled, or after that long, 0 for no bound
-	Reshape                       // Graph, Window, After: another graph; Retired when a consumer that is gone is owed nothing, which is buried after that long
+	Reshape                       // Graph, Window, After: another graph; Retired when who is gone is owed nothing; that is buried after that time
 	Mark                          // remember the time, to tell ages by
 )
 

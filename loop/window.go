@@ -104,7 +104,9 @@ func (c *Core) resize() {
 		f.now.Messages = max(f.now.Messages/2, f.open.Messages)
 		f.now.Bytes = max(f.now.Bytes/2, f.open.Bytes)
 	case settles == 0 && f.full() && c.starved():
+		before := f.now
 		f.grow()
+		f.still = f.now == before // it is as wide as it may be
 	default:
 		f.still = settles == 0
 	}

@@ -56,6 +56,20 @@ const (
 	EmitReorders            // an emit is added to a batch before one of its stream's
 	AttemptsUnbounded       // a message is never buried for its attempts
 	OldVersionServes        // a swap does not change the instance
+	RetiredWhileOwed        // a consumer that is gone is retired while messages are queued for it
+	RetiredWithMail         // it is retired while deliveries are out
+	RetiredTwice            // it is retired again and again
+	GoneStillReads          // it goes on to read its streams
+	GoneNeverBuried         // what it is owed is never buried
+	BuriedTooSoon           // what it is owed is buried before its time is up
+	BuriedUnsettled         // what was buried for it is not settled
+	RemovedHoldLost         // what it holds when its time is up is lost
+	LentNotBuried           // what was lent to it when its time was up goes to it again
+	LatecomerGetsOld        // who joins a stream gets what had come before
+	ReshapeForgetsGates     // another graph lets paused producers go on, and forgets to pause them again
+	ReshapeKeepsWindow      // another graph leaves the window as it was
+	JoinsAwake              // a consumer that is to begin paused does not
+	PauseNumberIgnored      // word that a pause was quiet counts for the next pause
 	Count                   // the number of them, and None
 )
 
@@ -67,6 +81,9 @@ var names = [...]string{
 	"open not hoisted", "link early", "wheel loses timer", "window stuck", "window ignored", "drain too soon", "give back settled",
 	"key not held back", "keys of all lanes", "keys forgotten", "panic acked", "share uncounted", "quiet with holds", "quiet with mail",
 	"solo twice", "swap reverses", "revoked counted", "retry too early", "emit reorders", "attempts unbounded", "old version serves",
+	"retired while owed", "retired with mail", "retired twice", "gone still reads", "gone never buried", "buried too soon",
+	"buried unsettled", "removed hold lost", "lent not buried", "latecomer gets old", "reshape forgets gates", "reshape keeps window",
+	"joins awake", "pause number ignored",
 }
 
 // String is the bug in a few words.

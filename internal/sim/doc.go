@@ -9,6 +9,7 @@
 //	model.go    who owes what, by the model  world.go    effects on the world, and what they must obey
 //	handler.go  scripted handlers            sink.go     scripted sinks
 //	swap.go     versions                     step.go     the schedule
+//	reload.go   another pipeline meanwhile
 //
 // Two goroutines are not the simulator's own: that of a swap and that of a sink. They run while the simulator waits for them to stand
 // still, which package testing/synctest makes possible: so [Run] is called within a bubble.

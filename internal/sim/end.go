@@ -57,11 +57,11 @@ func (s *Sim) still() bool {
 		}
 	}
 	for _, p := range s.plugs {
-		if p.swap != nil {
+		if p.swap != nil || p.waits && p.going == stays || p.going != stays && p.going != stopped {
 			return false
 		}
 	}
-	return true
+	return len(s.words) == 0
 }
 
 // left describes what has not come to an end.
@@ -69,6 +69,9 @@ func (s *Sim) left() string {
 	for _, p := range s.plugs {
 		if p.swap != nil {
 			return "a swap of " + p.set.name
+		}
+		if p.going == gone {
+			return "the retirement of " + p.set.name
 		}
 	}
 	for _, l := range s.loops {

@@ -15,8 +15,8 @@ type setup struct {
 	steps   int   // before the end begins
 	late    loop.Ticks
 
-	retryRate, holdRate, emitRate, panicRate, deadFails, lateRate, swapRate int  // in a thousand
-	giveUp                                                                  bool // drain with a deadline, in the middle
+	retryRate, holdRate, emitRate, panicRate, deadFails, lateRate, swapRate, reloadRate int  // in a thousand
+	giveUp                                                                              bool // drain with a deadline, in the middle
 }
 
 type sourceSetup struct {
@@ -52,6 +52,7 @@ func randomSetup(r *rand.Rand) *setup {
 	u.retryRate, u.holdRate = pick(r, 0, 30, 100, 400), pick(r, 0, 30, 100, 400)
 	u.emitRate, u.panicRate = pick(r, 0, 100, 400, 800), pick(r, 0, 0, 10, 50)
 	u.deadFails, u.lateRate, u.swapRate = pick(r, 0, 100, 500), pick(r, 0, 5, 20), pick(r, 0, 5, 20, 60)
+	u.reloadRate = pick(r, 0, 10, 30, 100)
 	u.giveUp = r.IntN(6) == 0
 	for i := range 1 + r.IntN(2) {
 		u.sources = append(u.sources, randomSource(r, fmt.Sprintf("in%d", i)))
@@ -67,7 +68,11 @@ func randomSetup(r *rand.Rand) *setup {
 		u.plugs = append(u.plugs, randomSink(r, u, fmt.Sprintf("s%d", i)))
 	}
 	// A plugin keeps the slab that it emits into, so each needs some of the fifth that is for emits; evacuation has a tenth.
-	u.slabs = int64(max(11, 10*len(u.plugs)+r.IntN(30)))
+	plugs := len(u.plugs)
+	if u.reloadRate > 0 {
+		plugs += mostAdded
+	}
+	u.slabs = int64(max(11, 10*plugs+r.IntN(30)))
 	return u
 }
 
@@ -86,27 +91,40 @@ func randomSource(r *rand.Rand, stream string) *sourceSetup {
 func randomPlug(r *rand.Rand, u *setup, name string, level int) *plugSetup {
 	p := &plugSetup{name: name, level: level, order: r.IntN(2) == 0, batches: r.IntN(4) == 0, stateful: r.IntN(4) == 0}
 	p.common(r)
-	if level == 0 {
-		p.from = someOf(r, sourceStreams(u))
-	} else {
-		p.from = []string{fmt.Sprintf("e%d", level-1)}
-		if r.IntN(4) == 0 {
-			p.from = append(p.from, someOf(r, sourceStreams(u))...)
-		}
-	}
-	if level < 2 && r.IntN(4) > 0 {
-		p.emits = []string{fmt.Sprintf("e%d", level)}
-		if level == 0 && r.IntN(3) == 0 {
-			p.emits = append(p.emits, "e1")
-		}
-	}
+	p.from, p.emits = p.reads(r, u), p.makes(r)
 	return p
+}
+
+// reads are streams that it may read: no stream comes back to who has made it.
+func (p *plugSetup) reads(r *rand.Rand, u *setup) []string {
+	switch {
+	case p.sink:
+		return someOf(r, append(sourceStreams(u), "e0", "e1"))
+	case p.level == 0:
+		return someOf(r, sourceStreams(u))
+	}
+	from := []string{fmt.Sprintf("e%d", p.level-1)}
+	if r.IntN(4) == 0 {
+		from = append(from, someOf(r, sourceStreams(u))...)
+	}
+	return from
+}
+
+// makes are streams that it may emit to.
+func (p *plugSetup) makes(r *rand.Rand) (emits []string) {
+	if p.level < 2 && r.IntN(4) > 0 {
+		emits = []string{fmt.Sprintf("e%d", p.level)}
+		if p.level == 0 && r.IntN(3) == 0 {
+			emits = append(emits, "e1")
+		}
+	}
+	return emits
 }
 
 func randomSink(r *rand.Rand, u *setup, name string) *plugSetup {
 	p := &plugSetup{name: name, level: 3, sink: true}
 	p.common(r)
-	p.from = someOf(r, append(sourceStreams(u), "e0", "e1"))
+	p.from = p.reads(r, u)
 	return p
 }
 
@@ -142,47 +160,59 @@ func someOf(r *rand.Rand, names []string) []string {
 	return some
 }
 
-// graphOf is the part of the pipeline that messages of a source can reach; consumers are in the order of the graph's.
-func graphOf(u *setup, source string) (g loop.Graph, consumers []*plugSetup) {
-	ids := map[string]loop.StreamID{}
-	known := map[*plugSetup]bool{}
-	reach := func(stream string) loop.StreamID {
-		id, ok := ids[stream]
-		if !ok {
-			id = loop.StreamID(len(g.Streams))
-			ids[stream] = id
+// regraph is the part of the pipeline that messages of the loop can reach. Streams and consumers that the loop has keep their places.
+func (l *simLoop) regraph() (g loop.Graph, plugs []*plug) {
+	ids, places := map[string]loop.StreamID{}, map[*plug]loop.ConsumerID{}
+	reach := func(stream string) {
+		if _, ok := ids[stream]; !ok {
+			ids[stream] = loop.StreamID(len(g.Streams))
 			g.Streams = append(g.Streams, loop.Stream{Name: stream})
 		}
-		return id
 	}
-	reach(source)
-	for i := 0; i < len(g.Streams); i++ {
-		for _, p := range u.plugs {
-			if !contains(p.from, g.Streams[i].Name) || known[p] {
-				continue
-			}
-			known[p] = true
-			consumers = append(consumers, p)
-			for _, e := range p.emits {
+	place := func(p *plug) loop.ConsumerID {
+		id, ok := places[p]
+		if !ok {
+			id = loop.ConsumerID(len(plugs))
+			places[p] = id
+			plugs = append(plugs, p)
+			for _, e := range p.set.emits {
 				reach(e)
 			}
 		}
+		return id
 	}
-	for i, p := range consumers {
-		c := loop.Consumer{
-			Name: p.name, Order: p.order, Overflow: p.overflow, Mailbox: p.mailbox, Items: p.items, Bytes: p.bytes, Retry: p.retry, Epoch: 1,
+	reach(l.set.stream)
+	for _, st := range l.graph.Streams {
+		reach(st.Name)
+	}
+	for _, ln := range l.lanes {
+		place(ln.p)
+	}
+	for _, p := range l.s.plugs {
+		if p.later != nil {
+			place(p)
 		}
-		for _, e := range p.emits {
-			c.Emits = append(c.Emits, ids[e])
-		}
-		g.Consumers = append(g.Consumers, c)
-		for _, f := range p.from {
-			if id, ok := ids[f]; ok {
-				g.Streams[id].Consumers = append(g.Streams[id].Consumers, loop.ConsumerID(i))
+	}
+	for i := 0; i < len(g.Streams); i++ {
+		for _, p := range l.s.plugs {
+			if contains(p.set.from, g.Streams[i].Name) {
+				id := place(p) // may add streams
+				g.Streams[i].Consumers = append(g.Streams[i].Consumers, id)
 			}
 		}
 	}
-	return g, consumers
+	for _, p := range plugs {
+		set := p.set
+		c := loop.Consumer{
+			Name: set.name, Order: set.order, Overflow: set.overflow, Mailbox: set.mailbox, Items: set.items, Bytes: set.bytes, Retry: set.retry,
+			Epoch: 1, Paused: p.waits, Gone: p.going == gone,
+		}
+		for _, e := range set.emits {
+			c.Emits = append(c.Emits, ids[e])
+		}
+		g.Consumers = append(g.Consumers, c)
+	}
+	return g, plugs
 }
 
 func contains(list []string, s string) bool {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/loop"
 	"github.com/penstock-dev/penstock/plugin"
 )
 
@@ -169,7 +170,7 @@ func (s *Sim) resolveOld(m *plugin.Message, msg *message) {
 // emit emits some messages, of which some have held messages as parents too.
 func (c *call) emit(m *plugin.Message) {
 	s, p := c.h.p.s, c.h.p
-	if len(p.set.emits) == 0 || !s.chance(s.set.emitRate) {
+	if len(p.emitsTo(c.d.m.loop)) == 0 || !s.chance(s.set.emitRate) {
 		return
 	}
 	for range 1 + s.rnd.IntN(3) {
@@ -205,8 +206,18 @@ func (c *call) emit(m *plugin.Message) {
 	}
 }
 
+// emitsTo are the streams that it may emit to, as far as a loop has them yet.
+func (p *plug) emitsTo(l *simLoop) (streams []string) {
+	for _, e := range p.set.emits {
+		if slices.ContainsFunc(l.graph.Streams, func(st loop.Stream) bool { return st.Name == e }) {
+			streams = append(streams, e)
+		}
+	}
+	return streams
+}
+
 func (s *Sim) newChild(p *plug, parent *message) *message {
-	child := s.newMessage(parent.loop, pick(s.rnd, p.set.emits...))
+	child := s.newMessage(parent.loop, pick(s.rnd, p.emitsTo(parent.loop)...))
 	child.emitter = p
 	child.size = payloadHead + s.rnd.IntN(pick(s.rnd, 20, 200, 1500))
 	if s.rnd.IntN(2) == 0 {
@@ -389,7 +400,7 @@ func (s *Sim) verdict(h *hold) {
 // holdEmit emits for a held message.
 func (s *Sim) holdEmit(h *hold) {
 	p := h.debt.lane.p
-	if h.state != holdOpen || len(p.set.emits) == 0 {
+	if h.state != holdOpen || len(p.emitsTo(h.debt.m.loop)) == 0 {
 		return
 	}
 	child := s.newChild(p, h.debt.m)

@@ -31,6 +31,7 @@ const (
 	Verdicts       Invariant = "a verdict counts until the lease is lost"
 	DeadLetters    Invariant = "only what was refused is buried"
 	Versions       Invariant = "one version at a time, with its state"
+	Farewell       Invariant = "who is gone gets what it is owed, and no more"
 	Stale          Invariant = "a stale ref yields nothing"
 	Leaks          Invariant = "no memory is left leased"
 	Progress       Invariant = "no deadlock"
@@ -197,7 +198,7 @@ func (s *Sim) isComplete(m *message, settled bool) bool {
 		if d.over() {
 			continue
 		}
-		if !settled || d.state != isOwed || d.delivered || d.lane.p.set.overflow != loop.DropOldest {
+		if !settled || d.state != isOwed || d.delivered || !d.lane.drops {
 			s.owing = d.String()
 			return false
 		}
@@ -254,7 +255,7 @@ func (s *Sim) inOrder(d *debt) {
 	list := d.lane.keys[h]
 	for len(list) > 0 && list[0] != d {
 		if first := list[0]; !first.over() {
-			if first.state != isOwed || first.delivered || d.lane.p.set.overflow != loop.DropOldest {
+			if first.state != isOwed || first.delivered || !d.lane.drops {
 				s.fail(KeyOrder, "%v: shown before message %d, which is in state %d", d, first.m.id, first.state)
 				return
 			}

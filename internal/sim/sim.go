@@ -26,8 +26,10 @@ type Options struct {
 // Report is what a run was.
 type Report struct {
 	Steps    int
-	Messages int    // accepted and emitted
-	Swaps    int    // that went through
+	Messages int // accepted and emitted
+	Swaps    int // that went through
+	Reloads  int
+	Removed  int    // plugs, that were retired and stopped
 	GaveUp   bool   // a drain ran out of time
 	Trace    uint64 // a hash of all events and effects
 }
@@ -47,6 +49,8 @@ type Sim struct {
 	holds  []*hold // whose verdict has not been tried
 	dying  []*burial
 	later  []func() // what drivers want run apart
+	words  []func() // that a plug is quiet: on their way
+	added  int      // plugs, by reloads
 	byHeld map[*plugin.Held]*hold
 	refs   []oldRef
 
@@ -115,8 +119,10 @@ func (s *Sim) build() {
 	for i, set := range s.set.sources {
 		s.loops = append(s.loops, s.newLoop(i, set))
 	}
-	for _, p := range s.plugs {
-		p.prepare()
+	for _, l := range s.loops {
+		for _, ln := range l.lanes {
+			ln.attach()
+		}
 	}
 }
 
@@ -142,6 +148,12 @@ type plug struct {
 	seen   int    // version that has handled a message last
 	state  uint64 // of a stateful instance, as its last message left it
 	swap   *swapRun
+
+	started  bool
+	going    removal
+	waits    bool       // it is to begin paused
+	later    []string   // what it will read
+	patience loop.Ticks // how long it has for what it is owed, once it is gone
 }
 
 // never is a time that does not come.
@@ -152,6 +164,7 @@ type lane struct {
 	p    *plug
 	l    *simLoop
 	id   loop.ConsumerID
+	c    loop.Consumer      // as the core has it
 	pipe chan loop.Delivery // in place of the mailbox, so that the schedule decides which loop's delivery is next
 	box  chan<- loop.Delivery
 	keys map[uint64][]*debt
@@ -167,11 +180,21 @@ type lane struct {
 	dead     int
 	held     int
 	emitted  map[string]uint64 // by stream, the last one that has arrived
+
+	drops     bool // it drops what is oldest, or has
+	gone      bool
+	goneUntil int64 // what it is owed may be buried from then on
+	up        bool  // the core has been told of that time
+	retired   bool
 }
+
+// maxEmit is how many bytes one call may emit.
+const maxEmit = 4 * 4096
 
 func (s *Sim) newPlug(set *plugSetup) *plug {
 	p := &plug{s: s, set: set}
 	if set.sink {
+		p.out = newSinkRun(p)
 		return p
 	}
 	p.emits = s.account(arena.Emits, set.name, 2)
@@ -179,7 +202,7 @@ func (s *Sim) newPlug(set *plugSetup) *plug {
 	p.latest = 1
 	p.actor = actor.New(actor.Config{
 		Name: set.name, Version: "1", New: p.factory(1), Order: set.order, Emits: set.emits,
-		MaxMessage: 4096, MaxEmit: 4 * 4096, EmitMemory: p.emits, HoldMemory: p.stays, Arena: s.arena, Hash: hashOf,
+		MaxMessage: 4096, MaxEmit: maxEmit, EmitMemory: p.emits, HoldMemory: p.stays, Arena: s.arena, Hash: hashOf,
 		Places: 4, Clock: s.clock, Logger: slog.New(&panics{s: s}),
 		Link:   func() uint64 { s.links++; return s.links },
 		Orphan: p.orphanLane,
@@ -194,19 +217,17 @@ func (p *plug) orphanLane(string) (*loop.Lane, error) {
 	return ln.l.driver.Lane(ln.id), nil
 }
 
-func (p *plug) prepare() {
-	switch {
-	case p.set.sink:
-		p.out = newSinkRun(p)
-	case len(p.lanes) > 0:
-		for _, ln := range p.lanes {
-			p.actor.Attach(ln.l.driver.Lane(ln.id))
-			ln.box = p.actor.Mailbox()
-		}
-		if err := p.actor.Prepare(context.Background()); err != nil {
-			panic(err)
-		}
+// attach makes the lane the way to its plug.
+func (ln *lane) attach() {
+	p := ln.p
+	if p.set.sink {
+		p.out.sink.Attach(ln.l.driver.Lane(ln.id))
+		ln.box = p.out.sink.Mailbox()
+	} else {
+		p.actor.Attach(ln.l.driver.Lane(ln.id))
+		ln.box = p.actor.Mailbox()
 	}
+	p.start()
 }
 
 // abandon stops what still runs, so that the bubble can end.
@@ -238,10 +259,11 @@ func (p *plug) stop() {
 	if p.swap != nil {
 		p.swap.cancel()
 	}
+	if !p.started || p.going == stopped {
+		return
+	}
 	if p.out != nil {
 		p.out.stop()
-	}
-	if p.actor == nil || len(p.lanes) == 0 {
 		return
 	}
 	if err := p.actor.Stop(context.Background()); err != nil {

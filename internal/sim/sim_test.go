@@ -62,11 +62,14 @@ func TestSimulator(t *testing.T) {
 		total.Steps += r.Steps
 		total.Messages += r.Messages
 		total.Swaps += r.Swaps
+		total.Reloads += r.Reloads
+		total.Removed += r.Removed
 		if r.GaveUp {
 			gaveUp++
 		}
 	}
-	t.Logf("%d seeds: %d steps, %d messages, %d swaps, %d drains that gave up", seeds, total.Steps, total.Messages, total.Swaps, gaveUp)
+	t.Logf("%d seeds: %d steps, %d messages, %d swaps, %d reloads, %d plugins and sinks retired, %d drains that gave up",
+		seeds, total.Steps, total.Messages, total.Swaps, total.Reloads, total.Removed, gaveUp)
 }
 
 func replay(t *testing.T, seed uint64) {

@@ -33,13 +33,13 @@ var _ sink.Sink = (*sinkRun)(nil)
 func newSinkRun(p *plug) *sinkRun {
 	k := &sinkRun{p: p}
 	k.sink = actor.NewSink(actor.SinkConfig{Name: p.set.name, Sink: k, Places: 4, Clock: p.s.clock, Logger: slog.New(&panics{s: p.s})})
-	for _, ln := range p.lanes {
-		ln.box = k.sink.Mailbox()
-	}
+	return k
+}
+
+func (k *sinkRun) start() {
 	if err := k.sink.Start(context.Background()); err != nil {
 		panic(err)
 	}
-	return k
 }
 
 func (k *sinkRun) stop() {

@@ -61,8 +61,8 @@ func (l *simLoop) mayArrive() bool {
 	if l.pressure {
 		l.s.fail(WindowKept, "%q may read though there is no memory for what stays", l.set.stream)
 	}
-	if l.unsettled >= l.set.window.Messages {
-		l.s.fail(WindowKept, "%q may read with %d unsettled messages of at most %d", l.set.stream, l.unsettled, l.set.window.Messages)
+	if l.unsettled >= l.window.Messages {
+		l.s.fail(WindowKept, "%q may read with %d unsettled messages of at most %d", l.set.stream, l.unsettled, l.window.Messages)
 	}
 	return l.slab != nil && l.off+maxRootPayload+64 < uint32(len(l.slab.Bytes())) || l.account.Room()
 }

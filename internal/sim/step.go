@@ -55,7 +55,7 @@ func (s *Sim) follow() {
 // act takes one step, if there is one but waiting.
 func (s *Sim) act() bool {
 	for range 10 {
-		if s.try(s.rnd.IntN(16)) {
+		if s.try(s.rnd.IntN(18)) {
 			return true
 		}
 	}
@@ -73,7 +73,7 @@ func (s *Sim) progress() bool {
 	return false
 }
 
-const progressKinds = 6
+const progressKinds = 7
 
 // try takes a step of one kind, if there is one. The first kinds are those that the end needs.
 func (s *Sim) try(kind int) bool {
@@ -98,26 +98,33 @@ func (s *Sim) try(kind int) bool {
 			return false
 		}
 		s.verdict(s.holds[s.rnd.IntN(len(s.holds))])
-	case 6, 7, 8:
+	case 6:
+		return s.goOn()
+	case 7, 8, 9:
 		return s.serve()
-	case 9:
+	case 10:
 		if len(s.holds) > 0 {
 			s.touch(s.holds[s.rnd.IntN(len(s.holds))])
 		}
 		return false
-	case 10:
-		return s.chance(500) && s.passTime()
 	case 11:
+		return s.chance(500) && s.passTime()
+	case 12:
 		if s.chance(s.set.lateRate) {
 			s.jump()
 		}
 		return false
-	case 12:
-		return s.chance(s.set.swapRate) && s.swapOne()
 	case 13:
-		return s.chance(20) && s.revokeOne()
+		return s.chance(s.set.swapRate) && s.swapOne()
 	case 14:
+		return s.chance(20) && s.revokeOne()
+	case 15:
 		return s.chance(30) && s.orphan()
+	case 16:
+		if s.ending || !s.chance(s.set.reloadRate) {
+			return false
+		}
+		s.reload()
 	default:
 		s.lookAtHeld()
 		return false
@@ -146,9 +153,7 @@ func (s *Sim) serve() bool {
 		}
 	}
 	for _, p := range s.plugs {
-		if p.swap != nil && p.actor.Step() { // it changes its instance
-			s.tracef("%s: a change between deliveries", p.set.name)
-			s.opt.Wait()
+		if p.swap != nil && p.stepChange() {
 			return true
 		}
 	}
@@ -274,7 +279,7 @@ func (s *Sim) jump() {
 
 func (s *Sim) swapOne() bool {
 	p := s.plugs[s.rnd.IntN(len(s.plugs))]
-	if p.set.sink || p.swap != nil || len(p.lanes) == 0 {
+	if p.set.sink || p.swap != nil || len(p.lanes) == 0 || p.waits || p.going != stays {
 		return false
 	}
 	p.beginSwap()
@@ -294,7 +299,7 @@ func (s *Sim) revokeOne() bool {
 // orphan has a plugin emit a message that has no parent.
 func (s *Sim) orphan() bool {
 	p := s.plugs[s.rnd.IntN(len(s.plugs))]
-	if p.set.sink || len(p.lanes) == 0 || len(p.set.emits) == 0 || !p.emits.Room() || p.lanes[0].l.draining {
+	if p.set.sink || len(p.lanes) == 0 || p.going == stopped || p.lanes[0].l.draining || len(p.emitsTo(p.lanes[0].l)) == 0 || !p.emits.Room() {
 		return false
 	}
 	child := s.newChild(p, &message{loop: p.lanes[0].l})

@@ -64,7 +64,11 @@ func (p *plug) stepSwap() {
 		p.endSwap()
 		return
 	}
-	switch s.rnd.IntN(30) {
+	much := 20
+	if len(s.words) > 0 { // word that comes after the pause it is about is what a swap must not take for its own
+		much = 4
+	}
+	switch s.rnd.IntN(much) {
 	case 0:
 		if _, err := p.actor.Swap(context.Background(), actor.Version{Name: "second", New: p.factory(0)}); !errors.Is(err, actor.ErrSwapping) {
 			s.fail(Versions, "a second swap of %q: %v", p.set.name, err)
@@ -77,6 +81,23 @@ func (p *plug) stepSwap() {
 			s.opt.Wait()
 		}
 	}
+}
+
+// stepChange has the worker change its instance, if that is what it is to do.
+func (p *plug) stepChange() bool {
+	s, before, out := p.s, p.actor.Stats().Version, 0
+	for _, ln := range p.lanes {
+		out += ln.out
+	}
+	if !p.actor.Step() {
+		return false
+	}
+	s.opt.Wait() // the swap goes on in a goroutine of its own
+	s.tracef("%s: a change between deliveries", p.set.name)
+	if out > 0 && p.actor.Stats().Version != before && (p.set.stateful || p.set.order) {
+		s.fail(Versions, "%q is changed while %d deliveries are out", p.set.name, out)
+	}
+	return true
 }
 
 func (p *plug) endSwap() {
@@ -95,6 +116,10 @@ func (p *plug) endSwap() {
 		}
 	case !errors.Is(r.err, errBroken) && !(r.canceled && errors.Is(r.err, context.Canceled)):
 		s.fail(Versions, "swap of %q: %v", p.set.name, r.err)
+	}
+	if r.canceled && !s.ending && s.failure == nil && p.going == stays && s.rnd.IntN(4) > 0 {
+		p.beginSwap() // at once, while word of the pause before may be on its way
+		return
 	}
 	if got := p.actor.Stats(); r.err == nil && got.Version != fmt.Sprint(r.version) {
 		s.fail(Versions, "after the swap of %q to version %d it serves %q", p.set.name, r.version, got.Version)

@@ -25,6 +25,11 @@ type simLoop struct {
 	byStream map[string][]*lane // consumers
 	seq      uint64
 
+	stale     bool // its graph is not that of the pipeline
+	next      *reshaping
+	window    loop.Window // the most that the source may have unsettled
+	newWindow loop.Window // what that is to be
+
 	source
 	armed    int64 // the deadline that the core asked for
 	pressure bool
@@ -36,25 +41,14 @@ type simLoop struct {
 var _ loop.World = (*simLoop)(nil)
 
 func (s *Sim) newLoop(idx int, set *sourceSetup) *simLoop {
-	l := &simLoop{s: s, idx: idx, set: set, byStream: map[string][]*lane{}}
-	graph, consumers := graphOf(s.set, set.stream)
-	l.graph = graph
+	l := &simLoop{s: s, idx: idx, set: set, window: set.window, byStream: map[string][]*lane{}}
+	graph, plugs := l.regraph()
 	var boxes []chan<- loop.Delivery
-	for i, c := range consumers {
-		p := s.plugs[slices.Index(s.set.plugs, c)]
-		ln := &lane{
-			p: p, l: l, id: loop.ConsumerID(i), pipe: make(chan loop.Delivery, 1000), keys: map[uint64][]*debt{}, epoch: 1, revokeAt: never,
-			emitted: map[string]uint64{},
-		}
-		p.lanes = append(p.lanes, ln)
-		l.lanes = append(l.lanes, ln)
-		boxes = append(boxes, ln.pipe)
+	for _, p := range plugs {
+		boxes = append(boxes, l.join(p).pipe)
 	}
-	for _, st := range graph.Streams {
-		for _, id := range st.Consumers {
-			l.byStream[st.Name] = append(l.byStream[st.Name], l.lanes[id])
-		}
-	}
+	l.next = &reshaping{graph: graph}
+	l.reshaped()
 	l.openSource()
 	l.driver = loop.NewDriver(loop.DriverConfig{
 		Core: loop.Config{
@@ -66,6 +60,24 @@ func (s *Sim) newLoop(idx int, set *sourceSetup) *simLoop {
 		Observe: l.observe,
 	})
 	return l
+}
+
+// join gives a plug a place in the loop.
+func (l *simLoop) join(p *plug) *lane {
+	ln := &lane{
+		p: p, l: l, id: loop.ConsumerID(len(l.lanes)), pipe: make(chan loop.Delivery, 1000), keys: map[uint64][]*debt{}, epoch: 1,
+		revokeAt: never, emitted: map[string]uint64{}, goneUntil: never,
+	}
+	if p.started && p.actor != nil {
+		ln.epoch = p.actor.Stats().Epoch
+	}
+	if p.waits {
+		ln.paused = true
+		ln.epoch++ // as in a pause; see observe
+	}
+	p.lanes = append(p.lanes, ln)
+	l.lanes = append(l.lanes, ln)
+	return ln
 }
 
 // observe sees every step of the core before its effects take place.
@@ -84,6 +96,8 @@ func (l *simLoop) observe(ev *loop.Event, effects []loop.Effect) {
 		l.tick(int64(ev.Detail.Now))
 	case loop.Pressure:
 		l.pressure = ev.Detail.On
+	case loop.Reshape:
+		l.reshaped()
 	case loop.Pause:
 		ln := l.lanes[ev.Consumer]
 		ln.paused, ln.revokeAt = true, s.now()+int64(ev.Detail.After)
@@ -109,6 +123,11 @@ func (l *simLoop) observe(ev *loop.Event, effects []loop.Effect) {
 			l.armed = int64(e.At)
 		case loop.Drained:
 			l.gaveUp = ev.Kind == loop.Tick // the time for draining is up
+		}
+	}
+	if ev.Kind == loop.Tick {
+		for _, ln := range l.lanes {
+			ln.up = ln.up || ln.timeIsUp()
 		}
 	}
 }
@@ -138,6 +157,9 @@ func (l *simLoop) tick(now int64) {
 		if ln.revokeAt > was && ln.revokeAt != never {
 			ln.revokeAt += late
 		}
+		if ln.goneUntil > was && ln.goneUntil != never {
+			ln.goneUntil += late
+		}
 	}
 }
 
@@ -147,16 +169,19 @@ func (l *simLoop) knows(ln *lane, since int64) bool { return since < l.s.now() &
 // delivered checks a delivery as the core asks for it.
 func (l *simLoop) delivered(d *loop.Delivery) {
 	s, ln := l.s, l.lanes[d.Consumer]
-	set := ln.p.set
-	if ln.paused || ln.stuck > 0 {
-		s.fail(Asked, "a delivery to %q, paused: %v, letters that were refused: %d", set.name, ln.paused, ln.stuck)
+	set := &ln.c
+	if ln.up || ln.retired {
+		s.fail(Farewell, "a delivery to %q, whose time is up: %v, retired: %v", set.Name, ln.up, ln.retired)
 	}
-	if !ln.serving && ln.out > 0 && (ln.out >= set.items || ln.outBytes >= set.bytes) {
-		s.fail(Credit, "a delivery to %q, which has %d of at most %d and %d bytes of %d", set.name, ln.out, set.items, ln.outBytes, set.bytes)
+	if ln.paused || ln.stuck > 0 {
+		s.fail(Asked, "a delivery to %q, paused: %v, letters that were refused: %d", set.Name, ln.paused, ln.stuck)
+	}
+	if !ln.serving && ln.out > 0 && (ln.out >= set.Items || ln.outBytes >= set.Bytes) {
+		s.fail(Credit, "a delivery to %q, which has %d of at most %d and %d bytes of %d", set.Name, ln.out, set.Items, ln.outBytes, set.Bytes)
 	}
 	ln.out++
 	ln.outBytes += d.Bytes
-	if d.Batch == nil || set.overflow != loop.DropOldest {
+	if d.Batch == nil {
 		return
 	}
 	for i := range d.Len() {
@@ -278,9 +303,11 @@ func (l *simLoop) Bury(unit loop.UnitID, consumer loop.ConsumerID, b *arena.Batc
 	}
 	d := m.debtOf(ln)
 	switch {
+	case d != nil && d.state == isOwed && ln.timeIsUp() && errors.Is(letter.Cause, loop.ErrRemoved):
 	case d == nil || d.state != isRefused && d.state != isFailed:
 		s.fail(DeadLetters, "message %d for %q is buried without a reason", m.id, ln.p.set.name)
 		return
+	case d.state == isFailed && ln.timeIsUp() && errors.Is(letter.Cause, loop.ErrRemoved):
 	case d.state == isFailed && !d.exhausted() && !(d.either && d.attempts >= ln.p.set.retry.Attempts && ln.p.set.retry.Attempts > 0):
 		s.fail(Attempts, "%v: buried after %d attempts, of %d", d, d.attempts, ln.p.set.retry.Attempts)
 	case letter.Stream != l.stream(m.stream):
@@ -370,7 +397,7 @@ func (l *simLoop) Lapse(handle loop.Handle) bool {
 // revocable says whether a hold may end because its version is replaced.
 func (s *Sim) revocable(h *hold) bool {
 	ln := h.debt.lane
-	return s.now() >= ln.revokeAt && h.epoch < ln.epoch
+	return s.now() >= ln.revokeAt && h.epoch < ln.epoch || ln.timeIsUp()
 }
 
 // LinkSettled tells every loop.
@@ -395,11 +422,13 @@ func (l *simLoop) Quiet(consumer loop.ConsumerID, pause uint64, count int) {
 			l.s.fail(Versions, "%q is said to be quiet with %v held", ln.p.set.name, h.debt)
 		}
 	}
-	ln.p.actor.Quiet(pause, count)
+	word := func() { ln.p.actor.Quiet(pause, count) }
+	if s := l.s; s.chance(400) { // whoever runs the loop is held up before it says so
+		s.words = append(s.words, word)
+		return
+	}
+	word()
 }
-
-// Retired never comes: the simulator's graph stays.
-func (l *simLoop) Retired(loop.ConsumerID) {}
 
 // Drained checks that it is so.
 func (l *simLoop) Drained(count int) {
