@@ -25,7 +25,7 @@ func (s *Sim) end() {
 		if sent {
 			s.drain(0)
 		}
-		if s.progress() {
+		if s.progress() || s.swapDone() {
 			s.follow()
 			continue
 		}
@@ -45,6 +45,16 @@ func (s *Sim) end() {
 	for _, l := range s.loops {
 		l.letGo()
 	}
+}
+
+// swapDone says whether a swap has ended that nobody has looked at: one that fails as it begins, with nothing else left to move.
+func (s *Sim) swapDone() bool {
+	for _, p := range s.plugs {
+		if p.swap != nil && p.swap.done {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Sim) timers() bool { _, ok := s.clock.next(); return ok }
