@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/penstock-dev/penstock/internal/clock"
+	"github.com/penstock-dev/penstock/internal/suggest"
 )
 
 // ConfigError is all that is wrong with a pipeline.
@@ -236,47 +238,12 @@ func (c *checker) reads(kind, name string, from []string) {
 	for i, s := range from {
 		c.read[s] = true
 		if _, made := c.streams[s]; !made {
-			c.bad("%s %q: nobody makes the stream %q%s", kind, name, s, suggest(s, c.streams))
+			c.bad("%s %q: nobody makes the stream %q%s", kind, name, s, suggest.DidYouMean(s, slices.Collect(maps.Keys(c.streams))))
 		}
 		if slices.Contains(from[:i], s) {
 			c.bad("%s %q: From names %q twice", kind, name, s)
 		}
 	}
-}
-
-// suggest names the known stream that is closest to a wrong one.
-func suggest(s string, known map[string]string) string {
-	best, at := "", 3
-	for k := range known {
-		if d := distance(s, k); d < at || d == at && d < 3 && k < best {
-			best, at = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %q?)", best)
-}
-
-// distance is the edit distance between two short names (Levenshtein, 1966).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // cycles finds plugins that feed themselves, by way of others or not.

@@ -149,8 +149,27 @@ func (d *daemon) Reloads() []api.Record {
 	return slices.Clone(d.records)
 }
 
-// Reload implements api.Control: it reads the file again, and changes what has changed. If the file is wrong, nothing changes.
+// Reload implements api.Control: it reads the file again, and changes what has changed. If the file is wrong, nothing changes. The log says
+// how it went.
 func (d *daemon) Reload(ctx context.Context, trigger string) (api.Record, error) {
+	r, err := d.recorded(ctx, trigger)
+	switch {
+	case errors.Is(err, penstock.ErrChanging):
+		d.logger.Warn("not loaded again: that is under way already, or the pipeline is ending", "trigger", trigger)
+	case err != nil:
+		d.logger.Error("not loaded again; nothing has changed", "trigger", trigger, "error", err)
+	default:
+		d.logger.Info("loaded again", "trigger", trigger, "added", r.Added, "changed", r.Changed, "removed", r.Removed,
+			"untouched", len(r.Untouched), "took", r.Took)
+		for _, what := range r.Failed {
+			d.logger.Warn("loaded again, but", "problem", what)
+		}
+	}
+	return r, err
+}
+
+// recorded reloads and keeps the record.
+func (d *daemon) recorded(ctx context.Context, trigger string) (api.Record, error) {
 	if !d.reloading.TryLock() {
 		return api.Record{}, penstock.ErrChanging
 	}
@@ -192,7 +211,10 @@ func (d *daemon) reload(ctx context.Context) (penstock.Reloaded, error) {
 		what     string
 		was, now any
 	}{
-		{"listen", was.Listen, c.Listen}, {"tls", was.TLS, c.TLS}, {"token", was.Token, c.Token}, {"log", was.Log, c.Log},
+		{"listen", was.Listen, c.Listen},
+		{"tls", was.TLS, c.TLS},
+		{"token", was.Token, c.Token},
+		{"log", was.Log, c.Log},
 		{"tracing", was.Tracing, c.Tracing},
 	} {
 		if !reflect.DeepEqual(x.was, x.now) {
@@ -204,23 +226,6 @@ func (d *daemon) reload(ctx context.Context) (penstock.Reloaded, error) {
 	d.current = c
 	d.mu.Unlock()
 	return how, nil
-}
-
-// reloadLogged reloads and logs the record.
-func (d *daemon) reloadLogged(ctx context.Context, trigger string) {
-	r, err := d.Reload(ctx, trigger)
-	switch {
-	case errors.Is(err, penstock.ErrChanging):
-		d.logger.Warn("not loaded again: that is under way already, or the pipeline is ending", "trigger", trigger)
-	case err != nil:
-		d.logger.Error("not loaded again; nothing has changed", "trigger", trigger, "error", err)
-	default:
-		d.logger.Info("loaded again", "trigger", trigger, "added", r.Added, "changed", r.Changed, "removed", r.Removed,
-			"untouched", len(r.Untouched), "took", r.Took)
-		for _, what := range r.Failed {
-			d.logger.Warn("loaded again, but", "problem", what)
-		}
-	}
 }
 
 // listener makes the linter see that pools fulfil what kinds ask for.

@@ -18,7 +18,8 @@ import (
 
 func (a *App) lintCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "lint [FILE|DIR|GLOB]...", Short: "Check pipelines' files; exit with 1 if one is wrong", Example: "  penstock lint\n  penstock lint 'conf/*.yaml'",
+		Use: "lint [FILE|DIR|GLOB]...", Short: "Check pipelines' files; exit with 1 if one is wrong",
+		Example: "  penstock lint\n  penstock lint 'conf/*.yaml'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{"penstock.yaml"}

@@ -147,8 +147,12 @@ func (a *App) run(ctx context.Context, f *runFlags) error {
 		return err
 	}
 	closeErr := d.close()
-	if err := a.summarize(f.summary, o.summary, time.Since(began)); err != nil {
+	if err := a.summarize(f.summary, o.summary, time.Since(began), c.Data); err != nil {
 		return exit(ExitFailed, err)
+	}
+	if n := o.summary.Returned; n > 0 && o.err == nil {
+		o.err = fmt.Errorf("%d messages were not settled when the time was over that drain gives; they come again, if their source can send "+
+			"them again", n)
 	}
 	if err := errors.Join(o.err, closeErr); err != nil {
 		return exit(ExitFailed, err)
@@ -187,11 +191,11 @@ func (d *daemon) attend(ctx context.Context, cancel func(), signals <-chan os.Si
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP:
-				go d.reloadLogged(ctx, "SIGHUP")
+				go func() { _, _ = d.Reload(ctx, "SIGHUP") }() // the log has said how it went
 			case told.IsZero():
 				told = time.Now()
-				d.logger.Info("ending: sources stop, and what is under way is finished; a second signal stops at once", "signal", s.String())
 				d.draining.Store(true)
+				d.logger.Info("ending: sources stop, and what is under way is finished; a second signal stops at once", "signal", s.String())
 				cancel()
 			case time.Since(told) > sameSignal:
 				d.logger.Error("stopped at once; what was not settled comes again from its source", "signal", s.String())
@@ -220,7 +224,10 @@ func (d *daemon) attend(ctx context.Context, cancel func(), signals <-chan os.Si
 }
 
 func (d *daemon) sayRunning() {
-	d.logger.Info("running", "files", strings.Join(d.current.Files, " "), "listen", d.address())
+	d.mu.Lock()
+	files := d.current.Files
+	d.mu.Unlock()
+	d.logger.Info("running", "files", strings.Join(files, " "), "listen", d.address())
 }
 
 // closed says that the reader of the standard output has gone, and some sink writes to it.
@@ -254,7 +261,7 @@ func newLogger(w io.Writer, l config.Log) *slog.Logger {
 }
 
 // summarize prints what has become of all messages.
-func (a *App) summarize(how string, s penstock.Summary, took time.Duration) error {
+func (a *App) summarize(how string, s penstock.Summary, took time.Duration, data string) error {
 	switch how {
 	case "json":
 		line, err := json.Marshal(struct {
@@ -267,7 +274,7 @@ func (a *App) summarize(how string, s penstock.Summary, took time.Duration) erro
 		_, err = fmt.Fprintf(a.Stdout, "%s\n", line)
 		return err
 	case "text":
-		return writeSummary(a.Stderr, s, took)
+		return writeSummary(a.Stderr, s, took, data)
 	}
 	return nil
 }

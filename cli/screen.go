@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock"
+	"github.com/penstock-dev/penstock/deadletter"
 	"golang.org/x/term"
 )
 
@@ -97,10 +99,11 @@ func progress(s *penstock.Summary, rate float64, took time.Duration) string {
 		fmt.Sprintf("%v", took.Round(time.Second)), fmt.Sprintf("%d accepted", s.Accepted), fmt.Sprintf("%d settled", s.Settled),
 		fmt.Sprintf("%.0f/s", rate),
 	}
+	underWay := s.Accepted - min(s.Settled+s.Returned, s.Accepted)
 	for _, x := range []struct {
 		n    uint64
 		what string
-	}{{s.Accepted - min(s.Settled+s.Returned, s.Accepted), "under way"}, {s.Retried, "retried"}, {s.Dead, "dead"}, {s.Dropped, "dropped"}, {s.Bad, "bad"}} {
+	}{{underWay, "under way"}, {s.Retried, "retried"}, {s.Dead, "dead"}, {s.Dropped, "dropped"}, {s.Bad, "bad"}} {
 		if x.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", x.n, x.what))
 		}
@@ -113,21 +116,33 @@ func progress(s *penstock.Summary, rate float64, took time.Duration) string {
 	return strings.Join(parts, ", ")
 }
 
-// writeSummary prints what has become of all messages, by source, plugin and sink.
-func writeSummary(w io.Writer, s penstock.Summary, took time.Duration) error {
-	fmt.Fprintf(w, "accepted %d, settled %d, retried %d, held %d, dead %d, dropped %d, bad %d, returned %d, in %v\n", s.Accepted, s.Settled,
+// writeSummary prints what has become of all messages, by source, plugin and sink. data is the pipeline's directory.
+func writeSummary(w io.Writer, s penstock.Summary, took time.Duration, data string) error {
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "accepted %d, settled %d, retried %d, held %d, dead %d, dropped %d, bad %d, returned %d, in %v\n", s.Accepted, s.Settled,
 		s.Retried, s.Held, s.Dead, s.Dropped, s.Bad, s.Returned, took.Round(time.Millisecond))
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\tname\tstate\tmessages\tsettled\tretried\tdeferred\tdead\tdropped\temitted\tfailures")
 	for _, r := range s.Rows {
 		settled := "" // of a source
 		if r.Kind == "source" {
 			settled = fmt.Sprint(r.Settled)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Kind, r.Name, r.State, max(r.Accepted, r.Delivered), settled, blank(r.Retried),
-			blank(r.Deferred), blank(r.Dead), blank(r.Dropped), blank(r.Emitted), blank(r.Failures+r.Bad))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Kind, r.Name, r.State, max(r.Accepted, r.Delivered), settled,
+			blank(r.Retried), blank(r.Deferred), blank(r.Dead), blank(r.Dropped), blank(r.Emitted), blank(r.Failures+r.Bad))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if s.Dead > 0 {
+		fmt.Fprintf(&out, "dead letters, each with the reason: %s\n", deadletter.Path(data))
+	}
+	for line := range strings.Lines(out.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil { // cells that are empty end in spaces
+			return err
+		}
+	}
+	return nil
 }
 
 // blank is a number, or nothing for 0: a table of zeros hides what counts.

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 
@@ -10,52 +12,87 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// testFlags are the flags of test.
+type testFlags struct {
+	run     string
+	junit   string
+	verbose bool
+}
+
 func (a *App) testCommand() *cobra.Command {
-	var run, junit string
-	var verbose bool
+	f := &testFlags{}
 	cmd := &cobra.Command{
 		Use: "test [FILE|DIR]...", Short: "Run the tests of pipelines: files that end in _test.yaml",
 		Long: "Run the tests of pipelines, which stand beside them in files that end in _test.yaml: input for sources, and what is expected of\n" +
-			"streams, sinks and dead letters. Time is virtual, and neither files nor the network are touched.",
+			"streams, sinks and dead letters. Time is virtual, and neither files nor the network are touched. Ctrl-C ends it with the results\n" +
+			"of the tests that are done.",
 		Example: "  penstock test\n  penstock test conf.d --run late --junit report.xml",
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{"."}
 			}
-			o := pipetest.Options{Registry: a.Kinds}
-			if run != "" {
-				if o.Run, err = regexp.Compile(run); err != nil {
-					return exit(ExitUsage, fmt.Errorf("--run: %w", err))
-				}
-			}
-			files, err := pipetest.Files(args...)
-			if err != nil {
-				return exit(ExitUsage, err)
-			}
-			results, err := pipetest.Run(cmd.Context(), files, o)
-			if err != nil {
-				return exit(ExitConfig, err)
-			}
-			if err := pipetest.WriteText(cmd.OutOrStdout(), results, verbose); err != nil {
-				return exit(ExitFailed, err)
-			}
-			if junit != "" {
-				if err := writeJUnit(junit, results); err != nil {
-					return exit(ExitFailed, err)
-				}
-			}
-			for i := range results {
-				if len(results[i].Failures) > 0 {
-					return exit(ExitFailed, nil)
-				}
-			}
-			return nil
+			return a.test(cmd.Context(), f, args)
 		},
 	}
-	cmd.Flags().StringVar(&run, "run", "", "only tests whose names match this regular expression")
-	cmd.Flags().StringVar(&junit, "junit", "", "file to write the results to, for CI systems")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list the tests that pass, too")
+	cmd.Flags().StringVar(&f.run, "run", "", "only tests whose names match this regular expression")
+	cmd.Flags().StringVar(&f.junit, "junit", "", "file to write the results to, for CI systems")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false,
+		"list the tests that pass, too, and write what the pipelines log to standard error, debug messages included")
 	return cmd
+}
+
+// test runs the tests of some files and directories. If it is told to end, it still shows the results so far.
+func (a *App) test(ctx context.Context, f *testFlags, paths []string) (err error) {
+	o := pipetest.Options{Registry: a.Kinds}
+	if f.run != "" {
+		if o.Run, err = regexp.Compile(f.run); err != nil {
+			return exit(ExitUsage, fmt.Errorf("--run: %w", err))
+		}
+	}
+	if f.verbose {
+		o.Logger = slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	files, err := pipetest.Files(paths...)
+	if err != nil {
+		return exit(ExitUsage, err)
+	}
+	ctx, stop := a.untilSignal(ctx)
+	defer stop()
+	results, err := pipetest.Run(ctx, files, o)
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return exit(ExitConfig, err)
+	}
+	if err != nil {
+		err = fmt.Errorf("ended before all tests were run, %d were: %w", len(results), err)
+	}
+	failed := pipetest.WriteText(a.Stdout, results, f.verbose)
+	if f.junit != "" {
+		failed = errors.Join(failed, writeJUnit(f.junit, results))
+	}
+	if err := errors.Join(err, failed); err != nil {
+		return exit(ExitFailed, err)
+	}
+	for i := range results {
+		if len(results[i].Failures) > 0 {
+			return exit(ExitFailed, nil)
+		}
+	}
+	return nil
+}
+
+// untilSignal is a context that ends with the first signal; a second one meets no handler. stop frees what it needs.
+func (a *App) untilSignal(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals, stopSignals := a.signals()
+	go func() {
+		defer stopSignals()
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 func writeJUnit(path string, results []pipetest.Result) error {

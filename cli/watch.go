@@ -27,7 +27,7 @@ func (d *daemon) watch(ctx context.Context) {
 		now := d.fingerprint()
 		if now != loaded && now == last {
 			loaded = now
-			d.reloadLogged(ctx, "watch")
+			_, _ = d.Reload(ctx, "watch") // the log has said how it went
 		}
 		last = now
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"github.com/penstock-dev/penstock/internal/suggest"
 	"slices"
 	"strings"
 
@@ -15,8 +16,8 @@ import (
 // graph checks how the entries hang together.
 func (r *reader) graph() {
 	_, section := r.first["sources"]
-	if len(r.c.Sources) == 0 && !r.makersUnsure && (!section || len(r.list) == 0) {
-		r.add(r.end, "no sources: a pipeline needs at least one, as in sources: {in: {stdin: {}}}")
+	if len(r.c.Sources) == 0 && !r.makersUnsure && (!section || r.Count() == 0) {
+		r.Add(r.end, "no sources: a pipeline needs at least one, as in sources: {in: {stdin: {}}}")
 	}
 	makers := map[string]string{} // stream -> who makes it
 	for _, s := range r.c.Sources {
@@ -32,7 +33,7 @@ func (r *reader) graph() {
 	}
 	r.unread(readers)
 	r.cycles()
-	if len(r.list) == 0 {
+	if r.Count() == 0 {
 		r.runtime()
 	}
 }
@@ -41,16 +42,16 @@ func (r *reader) graph() {
 func (r *reader) names(makers map[string]string) {
 	for _, g := range r.c.Plugins {
 		if i := slices.IndexFunc(r.c.Sources, func(s Source) bool { return s.Name == g.Name }); i >= 0 {
-			r.add(g.Pos, "plugin %q: the source at %v has that name: choose another", g.Name, r.c.Sources[i].Pos)
+			r.Add(g.Pos, "plugin %q: the source at %v has that name: choose another", g.Name, r.c.Sources[i].Pos)
 		}
 		for i, e := range g.Emits {
 			switch {
 			case !nameForm.MatchString(e.Text):
-				r.add(e.Pos, "plugin %q: emits %q: %s", g.Name, e.raw, nameRule)
+				r.Add(e.Pos, "plugin %q: emits %q: %s", g.Name, e.raw, nameRule)
 			case makers[e.Text] == "source":
-				r.add(e.Pos, "plugin %q: emits %q, which is the stream of a source: choose another name", g.Name, e.raw)
+				r.Add(e.Pos, "plugin %q: emits %q, which is the stream of a source: choose another name", g.Name, e.raw)
 			case slices.ContainsFunc(g.Emits[:i], func(n Name) bool { return n.Text == e.Text }):
-				r.add(e.Pos, "plugin %q: emits %q twice", g.Name, e.raw)
+				r.Add(e.Pos, "plugin %q: emits %q twice", g.Name, e.raw)
 			}
 		}
 	}
@@ -68,14 +69,14 @@ func (r *reader) reads(role, name string, from Names, makers map[string]string, 
 	for i, s := range from {
 		readers[s.Text] = true
 		if slices.ContainsFunc(from[:i], func(n Name) bool { return n.Text == s.Text }) {
-			r.add(s.Pos, "%s %q: from has %q twice", role, name, s.raw)
+			r.Add(s.Pos, "%s %q: from has %q twice", role, name, s.raw)
 			continue
 		}
 		if makers[s.Text] != "" || r.makersUnsure {
 			continue
 		}
-		if r.full() {
-			r.more++
+		if r.Full() {
+			r.Skip()
 			continue
 		}
 		var known []string
@@ -83,7 +84,7 @@ func (r *reader) reads(role, name string, from Names, makers map[string]string, 
 			known = append(known, k)
 		}
 		slices.Sort(known)
-		help := didYouMean(s.Text, known)
+		help := suggest.DidYouMean(s.Text, known)
 		isPlugin := slices.IndexFunc(r.c.Plugins, func(g Plugin) bool { return g.Name == s.Text })
 		switch {
 		case help == "" && isPlugin >= 0 && len(r.c.Plugins[isPlugin].Emits) > 0:
@@ -91,10 +92,10 @@ func (r *reader) reads(role, name string, from Names, makers map[string]string, 
 			help = " (it is a plugin: read what it emits, " + strings.Join(emits, ", ") + ")"
 		case help == "" && isPlugin >= 0:
 			help = " (it is a plugin that emits nothing: add emits to it)"
-		case help == "" && len(known) > 0 && len(known) <= 24:
-			help = ": there are " + strings.Join(known, ", ")
+		case help == "":
+			help = suggest.OrList(s.Text, known)
 		}
-		r.add(s.Pos, "%s %q: nobody makes the stream %q%s", role, name, s.raw, help)
+		r.Add(s.Pos, "%s %q: nobody makes the stream %q%s", role, name, s.raw, help)
 	}
 }
 
@@ -105,14 +106,14 @@ func (r *reader) unread(readers map[string]bool) {
 	}
 	for _, s := range r.c.Sources {
 		if !readers[s.Name] {
-			r.add(s.Pos, "source %q: nobody reads it: add a plugin or a sink with from: %s, or take it out", s.Name, s.Name)
+			r.Add(s.Pos, "source %q: nobody reads it: add a plugin or a sink with from: %s, or take it out", s.Name, s.Name)
 		}
 	}
 	for _, g := range r.c.Plugins {
 		for _, e := range g.Emits {
 			if !readers[e.Text] && nameForm.MatchString(e.Text) {
 				readers[e.Text] = true // said once
-				r.add(e.Pos, "plugin %q: emits %q, which nobody reads: add a plugin or a sink with from: %s, or take it out of emits",
+				r.Add(e.Pos, "plugin %q: emits %q, which nobody reads: add a plugin or a sink with from: %s, or take it out of emits",
 					g.Name, e.Text, e.Text)
 			}
 		}
@@ -148,13 +149,13 @@ func (r *reader) cycles() {
 				case unseen:
 					visit(next)
 				case onPath:
-					if r.full() {
-						r.more++
+					if r.Full() {
+						r.Skip()
 						continue
 					}
 					name := r.c.Plugins[next].Name
 					round := append(slices.Clone(path[slices.Index(path, name):]), name)
-					r.add(e.Pos, "plugin %q: streams go in a circle, %s: a message would never settle; break it at one of them",
+					r.Add(e.Pos, "plugin %q: streams go in a circle, %s: a message would never settle; break it at one of them",
 						g.Name, strings.Join(round, " -> "))
 				}
 			}
@@ -177,7 +178,7 @@ func (r *reader) isSource(name string) bool {
 func (r *reader) runtime() {
 	p := r.c.skeleton()
 	if need := kind.Size(p.Needs()); r.c.Memory < need {
-		r.add(r.place("memory"), "memory: %v is too little: with max_message %v, sources and plugins that emit need %v: "+
+		r.Add(r.place("memory"), "memory: %v is too little: with max_message %v, sources and plugins that emit need %v: "+
 			"raise it to %v or lower max_message",
 			r.c.Memory, r.c.MaxMessage, need, mebibytes(need))
 		return
@@ -188,7 +189,7 @@ func (r *reader) runtime() {
 		return
 	}
 	for _, problem := range bad.Problems {
-		r.add(r.entryOf(problem.Error()), "%v", problem)
+		r.Add(r.entryOf(problem.Error()), "%v", problem)
 	}
 }
 

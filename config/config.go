@@ -1,13 +1,12 @@
 package config
 
 import (
-	"bytes"
 	"os"
 	"reflect"
 	"slices"
 
+	"github.com/penstock-dev/penstock/internal/yamltree"
 	"github.com/penstock-dev/penstock/kind"
-	yaml "go.yaml.in/yaml/v4"
 )
 
 // Options is what reading a file depends on.
@@ -74,25 +73,25 @@ func Load(path string, o Options) (*Config, error) {
 	if o.ReadFile == nil {
 		o.ReadFile = readFile
 	}
-	files := make([]*file, len(names))
+	files := make([]file, len(names))
 	for i, name := range names {
 		text, err := o.ReadFile(name)
 		if err != nil {
 			return nil, err
 		}
-		files[i] = &file{name: name, text: text}
+		files[i] = file{name, text}
 	}
 	return read(files, o)
 }
 
 // Parse reads the text of one file. name is what the problems call it.
 func Parse(name string, text []byte, o Options) (*Config, error) {
-	return read([]*file{{name: name, text: text}}, o)
+	return read([]file{{name, text}}, o)
 }
 
 // reader gathers a Config from files.
 type reader struct {
-	*problems
+	*yamltree.Problems
 	registry *kind.Registry
 	c        *Config
 	end      Pos              // where what is missing from all files is reported
@@ -110,69 +109,59 @@ type owner struct {
 	pos  Pos
 }
 
-func read(files []*file, o Options) (*Config, error) {
+// read reads files, of which there is at least one.
+func read(files []file, o Options) (*Config, error) {
 	if o.Getenv == nil {
 		o.Getenv = os.LookupEnv
 	}
 	if o.Registry == nil {
 		o.Registry = kind.NewRegistry()
 	}
-	p := &problems{files: map[string]int{}}
+	names := make([]string, len(files))
+	for i, f := range files {
+		names[i] = f.name
+	}
+	p := yamltree.NewProblems(names...)
 	r := &reader{
-		problems: p, registry: o.Registry, c: &Config{FileKeys: defaultFile()}, top: p.decode(""),
-		first: map[string]Pos{}, claims: map[string]owner{},
+		Problems: p, registry: o.Registry, c: &Config{FileKeys: defaultFile(), Files: names}, top: newDecoder(p, ""),
+		end: Pos{File: names[0], Line: 1, Column: 1}, first: map[string]Pos{}, claims: map[string]owner{},
 	}
 	r.c.at = r.top.at
-	for i, f := range files {
-		p.files[f.name] = i
-		r.c.Files = append(r.c.Files, f.name)
-		if i == 0 {
-			r.end = Pos{f.name, 1, 1}
-		}
+	for _, f := range files {
 		r.file(f, o)
 	}
 	r.ownKeys()
 	r.graph()
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return nil, err
 	}
 	return r.c, nil
 }
 
 // file reads one file into the Config.
-func (r *reader) file(f *file, o Options) {
-	root := r.parse(f)
-	if root == nil {
+func (r *reader) file(f file, o Options) {
+	v := yamltree.Parse(f.name, f.text, r.Problems, yamltree.Options{Getenv: o.Getenv, Advice: advice()})
+	if v == nil {
 		r.unsure()
 		return
 	}
-	b := &builder{problems: r.problems, file: f, lines: bytes.Split(f.text, []byte("\n")), getenv: o.Getenv, open: map[*yaml.Node]bool{}}
-	v := b.build(root, 0)
-	switch {
-	case v.shape == broken || b.over:
-		r.unsure()
-		return
-	case v.shape == null:
-		r.add(v.pos, "the file is empty: it needs sources, and plugins or sinks that read them; `penstock new pipeline` writes an example")
-		r.unsure()
-		return
-	case v.shape != dict:
-		r.add(v.pos, "want a map with keys such as sources, plugins and sinks, got %s", v.what())
+	if v.Shape != yamltree.Map {
+		r.Add(v.Pos, "want a map with keys such as sources, plugins and sinks, got %s", v.What())
 		r.unsure()
 		return
 	}
-	for _, e := range v.entries {
-		if pos, twice := r.first[e.key]; twice && !slices.Contains(sections(), e.key) {
-			r.add(e.pos, "%s is set already, at %v", e.key, pos)
+	for _, e := range v.Entries {
+		if pos, twice := r.first[e.Key]; twice && !slices.Contains(sections(), e.Key) {
+			r.Add(e.Pos, "%s is set already, at %v", e.Key, pos)
 		}
-		if _, known := r.first[e.key]; !known {
-			r.first[e.key] = e.pos
+		if _, known := r.first[e.Key]; !known {
+			r.first[e.Key] = e.Pos
 		}
 	}
 	keys := r.top.object(v, reflect.ValueOf(&r.c.FileKeys).Elem(), "")
 	rest := keys[:0]
 	for _, e := range keys {
-		switch e.key {
+		switch e.Key {
 		case "sources":
 			r.section(e, r.source)
 		case "plugins":

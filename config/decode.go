@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"github.com/penstock-dev/penstock/internal/suggest"
 	"math"
 	"reflect"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/penstock-dev/penstock/internal/yamltree"
 	"github.com/penstock-dev/penstock/kind"
 )
 
@@ -19,7 +21,7 @@ var sizeText = regexp.MustCompile(sizeForm)
 
 // decoder puts values into settings.
 type decoder struct {
-	*problems
+	*yamltree.Problems
 	in string // what is being read, for messages: `plugin "delays": `
 	// at is where each key stands, by its path from the settings down, with dots: what Check says is put there.
 	at map[string]Pos
@@ -27,40 +29,40 @@ type decoder struct {
 	failed map[string]bool
 }
 
-// decode makes a decoder of its own for one struct of settings.
-func (c *problems) decode(in string) *decoder {
-	return &decoder{problems: c, in: in, at: map[string]Pos{}, failed: map[string]bool{}}
+// newDecoder makes a decoder for one struct of settings.
+func newDecoder(p *yamltree.Problems, in string) *decoder {
+	return &decoder{Problems: p, in: in, at: map[string]Pos{}, failed: map[string]bool{}}
 }
 
 func (d *decoder) bad(pos Pos, format string, args ...any) {
-	d.add(pos, "%s%s", d.in, fmt.Sprintf(format, args...))
+	d.Add(pos, "%s%s", d.in, fmt.Sprintf(format, args...))
 }
 
 // object reads the keys of v that into, a struct, has, and returns the entries whose keys it does not have. It reports required keys
 // that are not there.
-func (d *decoder) object(v *value, into reflect.Value, path string) (rest []entry) {
+func (d *decoder) object(v *yamltree.Value, into reflect.Value, path string) (rest []yamltree.Entry) {
 	known := fields(into.Type())
-	for _, e := range v.entries {
-		i := slices.IndexFunc(known, func(f field) bool { return f.name == e.key })
+	for _, e := range v.Entries {
+		i := slices.IndexFunc(known, func(f field) bool { return f.name == e.Key })
 		if i < 0 {
 			rest = append(rest, e)
 			continue
 		}
 		f := known[i]
-		d.at[join(path, f.name)] = e.val.pos
-		before := d.count()
-		d.field(e.val, into.FieldByIndex(f.index), f, path)
-		if path == "" && (e.val.shape == broken || d.count() > before) {
+		d.at[join(path, f.name)] = e.Value.Pos
+		before := d.Count()
+		d.field(e.Value, into.FieldByIndex(f.index), f, path)
+		if path == "" && (e.Value.Shape == yamltree.Broken || d.Count() > before) {
 			d.failed[f.name] = true
 		}
 	}
 	for _, f := range known {
-		if _, there := v.get(f.name); f.required && !there {
+		if _, there := v.Get(f.name); f.required && !there {
 			example := ""
 			if f.example != "" {
 				example = fmt.Sprintf(", for example %s: %s", f.name, f.example)
 			}
-			d.bad(v.pos, "the key %q is missing: add it%s", join(path, f.name), example)
+			d.bad(v.Pos, "the key %q is missing: add it%s", join(path, f.name), example)
 			if path == "" {
 				d.failed[f.name] = true
 			}
@@ -77,78 +79,75 @@ func join(path, name string) string {
 }
 
 // unknown reports keys that nothing is known of.
-func (d *decoder) unknown(rest []entry, into reflect.Type, path string, also ...string) {
+func (d *decoder) unknown(rest []yamltree.Entry, into reflect.Type, path string, also ...string) {
 	known := slices.Clone(also)
 	for _, f := range fields(into) {
 		known = append(known, f.name)
 	}
 	slices.Sort(known)
 	for _, e := range rest {
-		if d.full() {
-			d.more++
+		if d.Full() {
+			d.Skip()
 			continue
 		}
-		help := didYouMean(e.key, known)
-		switch {
-		case help == "" && len(known) == 0:
+		help := suggest.OrList(e.Key, known)
+		if len(known) == 0 {
 			help = ": there are no settings here"
-		case help == "" && len(known) <= 24:
-			help = ": there are " + strings.Join(known, ", ")
 		}
-		d.bad(e.pos, "unknown key %q%s", join(path, e.key), help)
+		d.bad(e.Pos, "unknown key %q%s", join(path, e.Key), help)
 	}
 }
 
 // field reads the value of one key, and holds it against what its tags ask for.
-func (d *decoder) field(v *value, into reflect.Value, f field, path string) {
+func (d *decoder) field(v *yamltree.Value, into reflect.Value, f field, path string) {
 	at := join(path, f.name)
-	if v.shape == broken || !d.value(v, into, at) {
+	if v.Shape == yamltree.Broken || !d.value(v, into, at) {
 		return
 	}
 	for into.Kind() == reflect.Pointer {
 		into = into.Elem()
 	}
 	items := []reflect.Value{into}
-	values := []*value{v}
+	values := []*yamltree.Value{v}
 	if into.Kind() == reflect.Slice && !isText(into.Type()) {
 		items = nil
 		for i := range into.Len() {
 			items = append(items, into.Index(i))
 		}
-		values = v.items
+		values = v.Items
 		if f.minLength > 0 && len(items) < f.minLength {
-			d.bad(v.pos, "%s: want at least %d in the list, got %d", at, f.minLength, len(items))
+			d.bad(v.Pos, "%s: want at least %d in the list, got %d", at, f.minLength, len(items))
 		}
-	} else if into.Kind() == reflect.String && utf8.RuneCountInString(v.text) < f.minLength {
-		d.bad(v.pos, "%s: want at least %d characters of text, got %d", at, f.minLength, utf8.RuneCountInString(v.text))
+	} else if into.Kind() == reflect.String && utf8.RuneCountInString(v.Text) < f.minLength {
+		d.bad(v.Pos, "%s: want at least %d characters of text, got %d", at, f.minLength, utf8.RuneCountInString(v.Text))
 	}
 	for i, item := range items {
-		if i < len(values) && values[i].shape != broken {
+		if i < len(values) && values[i].Shape != yamltree.Broken {
 			d.bounds(values[i], item, f, at)
 		}
 	}
 }
 
 // bounds holds one value against enum, minimum, maximum and pattern.
-func (d *decoder) bounds(v *value, into reflect.Value, f field, at string) {
-	shown := v.what()
+func (d *decoder) bounds(v *yamltree.Value, into reflect.Value, f field, at string) {
+	shown := v.What()
 	if into.Type() == reflect.TypeFor[kind.Secret]() {
 		shown = "something else"
 	}
-	if len(f.enum) > 0 && !slices.Contains(f.enum, v.text) {
-		d.bad(v.pos, "%s: want one of %s, got %s%s", at, strings.Join(f.enum, ", "), shown, didYouMean(v.raw, f.enum))
+	if len(f.enum) > 0 && !slices.Contains(f.enum, v.Text) {
+		d.bad(v.Pos, "%s: want one of %s, got %s%s", at, strings.Join(f.enum, ", "), shown, suggest.DidYouMean(v.Raw, f.enum))
 	}
 	if f.pattern != "" && into.Kind() == reflect.String {
 		if re, err := regexp.Compile(f.pattern); err == nil && !re.MatchString(into.String()) {
-			d.bad(v.pos, "%s: want text of the form %s, got %s", at, f.pattern, shown)
+			d.bad(v.Pos, "%s: want text of the form %s, got %s", at, f.pattern, shown)
 		}
 	}
 	n, numeric := asNumber(into)
 	if low, ok := bound(f.min, into.Type()); numeric && ok && n < low {
-		d.bad(v.pos, "%s: want at least %s, got %s", at, f.min, shown)
+		d.bad(v.Pos, "%s: want at least %s, got %s", at, f.min, shown)
 	}
 	if high, ok := bound(f.max, into.Type()); numeric && ok && n > high {
-		d.bad(v.pos, "%s: want at most %s, got %s", at, f.max, shown)
+		d.bad(v.Pos, "%s: want at most %s, got %s", at, f.max, shown)
 	}
 }
 
@@ -185,13 +184,13 @@ func bound(s string, t reflect.Type) (float64, bool) {
 }
 
 // value reads v into into, and says whether it could.
-func (d *decoder) value(v *value, into reflect.Value, at string) bool {
+func (d *decoder) value(v *yamltree.Value, into reflect.Value, at string) bool {
 	t := into.Type()
 	switch {
-	case v.shape == broken:
+	case v.Shape == yamltree.Broken:
 		return false
 	case t.Kind() == reflect.Pointer:
-		if v.shape != dict && v.shape != list && t.Elem().Kind() == reflect.Struct && !isText(t.Elem()) {
+		if v.Shape != yamltree.Map && v.Shape != yamltree.List && t.Elem().Kind() == reflect.Struct && !isText(t.Elem()) {
 			return d.wrong(v, t, at)
 		}
 		if into.IsNil() {
@@ -203,8 +202,8 @@ func (d *decoder) value(v *value, into reflect.Value, at string) bool {
 		}
 		return d.value(v, into.Elem(), at)
 	case t == reflect.TypeFor[time.Duration]():
-		length, err := time.ParseDuration(v.text)
-		if v.shape != text && !(v.variable && v.shape < list) || err != nil {
+		length, err := time.ParseDuration(v.Text)
+		if v.Shape != yamltree.Text && !(v.Variable && v.Shape.Scalar()) || err != nil {
 			return d.wrong(v, t, at)
 		}
 		into.SetInt(int64(length))
@@ -216,7 +215,7 @@ func (d *decoder) value(v *value, into reflect.Value, at string) bool {
 	}
 	switch t.Kind() {
 	case reflect.Struct:
-		if v.shape != dict {
+		if v.Shape != yamltree.Map {
 			return d.wrong(v, t, at)
 		}
 		d.unknown(d.object(v, into, at), t, at)
@@ -234,37 +233,37 @@ func (d *decoder) value(v *value, into reflect.Value, at string) bool {
 }
 
 // wrong reports that v is not what t is read from.
-func (d *decoder) wrong(v *value, t reflect.Type, at string) bool {
+func (d *decoder) wrong(v *yamltree.Value, t reflect.Type, at string) bool {
 	help := ""
 	switch {
-	case v.shape == null:
+	case v.Shape == yamltree.Null:
 		help = ": write a value, or take the key out"
-	case v.shape <= float && !v.variable && (typeName(t) == "text" || typeName(t) == "secret"):
+	case v.Shape <= yamltree.Float && !v.Variable && (typeName(t) == "text" || typeName(t) == "secret"):
 		help = ": put it in quotes"
-	case typeName(t) == "true or false" && slices.Contains([]string{"yes", "on"}, strings.ToLower(v.raw)):
+	case typeName(t) == "true or false" && slices.Contains([]string{"yes", "on"}, strings.ToLower(v.Raw)):
 		help = " (did you mean true?)"
-	case typeName(t) == "true or false" && slices.Contains([]string{"no", "off"}, strings.ToLower(v.raw)):
+	case typeName(t) == "true or false" && slices.Contains([]string{"no", "off"}, strings.ToLower(v.Raw)):
 		help = " (did you mean false?)"
-	case strings.HasPrefix(typeName(t), "list of ") && v.shape < list:
+	case strings.HasPrefix(typeName(t), "list of ") && v.Shape.Scalar():
 		help = ": put it in brackets, as in [a, b]"
 	}
-	got := v.what()
-	if typeName(t) == "secret" && v.shape < list && v.shape != null {
+	got := v.What()
+	if typeName(t) == "secret" && v.Shape.Scalar() && v.Shape != yamltree.Null {
 		got = "something else"
 	}
-	d.bad(v.pos, "%s: want %s, got %s%s", at, want(t), got, help)
+	d.bad(v.Pos, "%s: want %s, got %s%s", at, want(t), got, help)
 	return false
 }
 
 // textual reads a type that reads itself from text. A number will do for a size.
-func (d *decoder) textual(v *value, into reflect.Value, at string) bool {
+func (d *decoder) textual(v *yamltree.Value, into reflect.Value, at string) bool {
 	t := into.Type()
-	size := t == reflect.TypeFor[kind.Size]() && v.shape == integer
-	if v.shape != text && !size && !(v.variable && v.shape < list) {
+	size := t == reflect.TypeFor[kind.Size]() && v.Shape == yamltree.Int
+	if v.Shape != yamltree.Text && !size && !(v.Variable && v.Shape.Scalar()) {
 		return d.wrong(v, t, at)
 	}
-	input := v.text
-	if n, ok := v.integer(); ok && size {
+	input := v.Text
+	if n, ok := v.Integer(); ok && size {
 		input = strconv.FormatInt(n, 10)
 	}
 	err := into.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(input))
@@ -275,137 +274,137 @@ func (d *decoder) textual(v *value, into reflect.Value, at string) bool {
 		return true
 	}
 	message := err.Error()
-	if v.variable || typeName(t) == "secret" { // what a variable holds is not shown
+	if v.Variable || typeName(t) == "secret" { // what a variable holds is not shown
 		message = "want " + want(t)
-		if v.variable {
-			message += ", and what stands for " + strconv.Quote(v.raw) + " is none"
+		if v.Variable {
+			message += ", and what stands for " + strconv.Quote(v.Raw) + " is none"
 		}
 	}
-	d.bad(v.pos, "%s: %s", at, message)
+	d.bad(v.Pos, "%s: %s", at, message)
 	return false
 }
 
 // names reads one name, or a list of names.
-func (d *decoder) names(v *value, into reflect.Value, at string) bool {
-	if v.shape == list {
+func (d *decoder) names(v *yamltree.Value, into reflect.Value, at string) bool {
+	if v.Shape == yamltree.List {
 		var out Names
-		for i, item := range v.items {
+		for i, item := range v.Items {
 			s := ""
 			if d.scalar(item, reflect.ValueOf(&s).Elem(), fmt.Sprintf("%s[%d]", at, i)) {
-				out = append(out, Name{Text: s, Pos: item.pos, raw: item.raw})
+				out = append(out, Name{Text: s, Pos: item.Pos, raw: item.Raw})
 			}
 		}
 		into.Set(reflect.ValueOf(out))
 		return true
 	}
-	if v.shape != text && !(v.variable && v.shape < list) {
+	if v.Shape != yamltree.Text && !(v.Variable && v.Shape.Scalar()) {
 		return d.wrong(v, into.Type(), at)
 	}
-	into.Set(reflect.ValueOf(Names{{Text: v.text, Pos: v.pos, raw: v.raw}}))
+	into.Set(reflect.ValueOf(Names{{Text: v.Text, Pos: v.Pos, raw: v.Raw}}))
 	return true
 }
 
 // many reads a list or a map.
-func (d *decoder) many(v *value, into reflect.Value, at string) bool {
+func (d *decoder) many(v *yamltree.Value, into reflect.Value, at string) bool {
 	t := into.Type()
 	if t.Kind() == reflect.Slice {
-		if v.shape != list {
+		if v.Shape != yamltree.List {
 			return d.wrong(v, t, at)
 		}
-		out := reflect.MakeSlice(t, len(v.items), len(v.items))
-		for i, item := range v.items {
+		out := reflect.MakeSlice(t, len(v.Items), len(v.Items))
+		for i, item := range v.Items {
 			where := fmt.Sprintf("%s[%d]", at, i)
-			d.at[where] = item.pos
+			d.at[where] = item.Pos
 			d.value(item, out.Index(i), where)
 		}
 		into.Set(out)
 		return true
 	}
-	if v.shape != dict {
+	if v.Shape != yamltree.Map {
 		return d.wrong(v, t, at)
 	}
-	out := reflect.MakeMapWithSize(t, len(v.entries))
-	for _, e := range v.entries {
-		where := join(at, e.key)
-		d.at[where] = e.val.pos
+	out := reflect.MakeMapWithSize(t, len(v.Entries))
+	for _, e := range v.Entries {
+		where := join(at, e.Key)
+		d.at[where] = e.Value.Pos
 		item := reflect.New(t.Elem()).Elem()
-		d.value(e.val, item, where)
-		out.SetMapIndex(reflect.ValueOf(e.key).Convert(t.Key()), item)
+		d.value(e.Value, item, where)
+		out.SetMapIndex(reflect.ValueOf(e.Key).Convert(t.Key()), item)
 	}
 	into.Set(out)
 	return true
 }
 
 // scalar reads text, a number, or true or false.
-func (d *decoder) scalar(v *value, into reflect.Value, at string) bool {
+func (d *decoder) scalar(v *yamltree.Value, into reflect.Value, at string) bool {
 	t := into.Type()
 	switch t.Kind() {
 	case reflect.String:
-		if v.shape == text || v.variable && v.shape < list {
-			into.SetString(v.text)
+		if v.Shape == yamltree.Text || v.Variable && v.Shape.Scalar() {
+			into.SetString(v.Text)
 			return true
 		}
 	case reflect.Bool:
-		if v.shape == boolean {
-			into.SetBool(strings.EqualFold(v.text, "true"))
+		if v.Shape == yamltree.Bool {
+			into.SetBool(strings.EqualFold(v.Text, "true"))
 			return true
 		}
 	case reflect.Float32, reflect.Float64:
-		if f, ok := v.number(); ok && (v.shape == integer || v.shape == float) {
+		if f, ok := v.Number(); ok && (v.Shape == yamltree.Int || v.Shape == yamltree.Float) {
 			into.SetFloat(f)
 			return true
 		}
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		if n, ok := v.integer(); ok && !into.OverflowInt(n) {
+		if n, ok := v.Integer(); ok && !into.OverflowInt(n) {
 			into.SetInt(n)
 			return true
 		}
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		if n, ok := v.integer(); ok && n >= 0 && !into.OverflowUint(uint64(n)) {
+		if n, ok := v.Integer(); ok && n >= 0 && !into.OverflowUint(uint64(n)) {
 			into.SetUint(uint64(n))
 			return true
 		}
 	}
-	if v.shape == broken {
+	if v.Shape == yamltree.Broken {
 		return false
 	}
 	return d.wrong(v, t, at)
 }
 
 // plain is v as it would come out of JSON.
-func (d *decoder) plain(v *value, at string) any {
-	switch v.shape {
-	case boolean:
-		return strings.EqualFold(v.text, "true")
-	case integer:
-		if n, ok := v.integer(); ok {
+func (d *decoder) plain(v *yamltree.Value, at string) any {
+	switch v.Shape {
+	case yamltree.Bool:
+		return strings.EqualFold(v.Text, "true")
+	case yamltree.Int:
+		if n, ok := v.Integer(); ok {
 			return n
 		}
 		return d.float(v, at)
-	case float:
+	case yamltree.Float:
 		return d.float(v, at)
-	case text:
-		return v.text
-	case list:
-		out := make([]any, 0, len(v.items))
-		for i, item := range v.items {
+	case yamltree.Text:
+		return v.Text
+	case yamltree.List:
+		out := make([]any, 0, len(v.Items))
+		for i, item := range v.Items {
 			out = append(out, d.plain(item, fmt.Sprintf("%s[%d]", at, i)))
 		}
 		return out
-	case dict:
-		out := make(map[string]any, len(v.entries))
-		for _, e := range v.entries {
-			out[e.key] = d.plain(e.val, join(at, e.key))
+	case yamltree.Map:
+		out := make(map[string]any, len(v.Entries))
+		for _, e := range v.Entries {
+			out[e.Key] = d.plain(e.Value, join(at, e.Key))
 		}
 		return out
 	}
 	return nil
 }
 
-func (d *decoder) float(v *value, at string) any {
-	f, ok := v.number()
+func (d *decoder) float(v *yamltree.Value, at string) any {
+	f, ok := v.Number()
 	if !ok {
-		d.bad(v.pos, "%s: want a number that JSON can hold, got %s", at, v.what())
+		d.bad(v.Pos, "%s: want a number that JSON can hold, got %s", at, v.What())
 		return nil
 	}
 	if f == math.Trunc(f) && math.Abs(f) < 1<<53 {

@@ -4,9 +4,9 @@
 //	     size, UTF-8      10,000 values              types, keys, enums        streams, cycles, memory
 //	     nesting
 //
-// All that is wrong is reported at once, each problem with file, line and column. What a kind of source, plugin or sink takes is described
-// by package kind; from the same description come the JSON Schema (Schema), the reference page (Reference) and what the command line
-// explains (Explain).
+// The way to values is internal/yamltree's, which files of tests go too. All that is wrong is reported at once, each problem with file, line
+// and column. What a kind of source, plugin or sink takes is described by package kind; from the same description come the JSON Schema
+// (Schema), the reference page (Reference) and what the command line explains (Explain).
 //
 // Nothing here opens, starts or writes anything.
 package config

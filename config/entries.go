@@ -2,11 +2,13 @@ package config
 
 import (
 	"fmt"
+	"github.com/penstock-dev/penstock/internal/suggest"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/penstock-dev/penstock/internal/yamltree"
 	"github.com/penstock-dev/penstock/kind"
 )
 
@@ -15,88 +17,88 @@ var nameForm = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
 const nameRule = "a name has 1 to 64 of a to z, 0 to 9, _ and -"
 
 // section reads the entries of sources, plugins or sinks.
-func (r *reader) section(e entry, each func(name string, e entry)) {
-	switch e.val.shape {
-	case null: // all entries are commented out, perhaps
+func (r *reader) section(e yamltree.Entry, each func(name string, e yamltree.Entry)) {
+	switch e.Value.Shape {
+	case yamltree.Null: // all entries are commented out, perhaps
 		return
-	case dict:
-	case broken:
+	case yamltree.Map:
+	case yamltree.Broken:
 		r.unsure()
 		return
 	default:
-		r.add(e.val.pos, "%s: want a map from names to what they are, got %s", e.key, e.val.what())
+		r.Add(e.Value.Pos, "%s: want a map from names to what they are, got %s", e.Key, e.Value.What())
 		r.unsure()
 		return
 	}
-	for _, entry := range e.val.entries {
-		one := strings.TrimSuffix(e.key, "s")
-		if !nameForm.MatchString(entry.key) {
-			r.add(entry.pos, "%s %q: %s", one, entry.key, nameRule)
+	for _, entry := range e.Value.Entries {
+		one := strings.TrimSuffix(e.Key, "s")
+		if !nameForm.MatchString(entry.Key) {
+			r.Add(entry.Pos, "%s %q: %s", one, entry.Key, nameRule)
 		}
-		id := e.key + "/" + entry.key
+		id := e.Key + "/" + entry.Key
 		if first, twice := r.first[id]; twice {
-			r.add(entry.pos, "%s %q: there is one of that name already, at %v", one, entry.key, first)
+			r.Add(entry.Pos, "%s %q: there is one of that name already, at %v", one, entry.Key, first)
 		} else {
-			r.first[id] = entry.pos
+			r.first[id] = entry.Pos
 		}
-		each(fmt.Sprintf("%s %q", one, entry.key), entry)
+		each(fmt.Sprintf("%s %q", one, entry.Key), entry)
 	}
 }
 
 // entry says whether what stands under a name can be read at all.
-func (r *reader) entry(name string, e entry, role kind.Role) bool {
-	switch e.val.shape {
-	case dict:
+func (r *reader) entry(name string, e yamltree.Entry, role kind.Role) bool {
+	switch e.Value.Shape {
+	case yamltree.Map:
 		return true
-	case broken:
+	case yamltree.Broken:
 	default:
-		r.add(e.val.pos, "%s: want a map with a kind, one of %s, got %s", name, strings.Join(r.kindNames(role), ", "), e.val.what())
+		r.Add(e.Value.Pos, "%s: want a map with a kind, one of %s, got %s", name, strings.Join(r.kindNames(role), ", "), e.Value.What())
 	}
 	r.unsure()
 	return false
 }
 
-func (r *reader) source(name string, e entry) {
-	s := Source{Name: e.key, Pos: e.pos, SourceKeys: defaultSource()}
+func (r *reader) source(name string, e yamltree.Entry) {
+	s := Source{Name: e.Key, Pos: e.Pos, SourceKeys: defaultSource()}
 	if r.entry(name, e, kind.RoleSource) {
-		d := r.decode(name + ": ")
-		rest := d.object(e.val, reflect.ValueOf(&s.SourceKeys).Elem(), "")
+		d := newDecoder(r.Problems, name+": ")
+		rest := d.object(e.Value, reflect.ValueOf(&s.SourceKeys).Elem(), "")
 		if k, at, ok := r.kind(d, kind.RoleSource, rest, e, reflect.TypeFor[SourceKeys]()); ok {
-			s.Kind, s.Settings = k, r.settings(owner{name, e.pos}, name+": "+k.Name+": ", k, at)
+			s.Kind, s.Settings = k, r.settings(owner{name, e.Pos}, name+": "+k.Name+": ", k, at)
 		}
 		if len(d.failed) == 0 {
-			r.check(d, s.SourceKeys, e.pos)
+			r.check(d, s.SourceKeys, e.Pos)
 		}
 	}
 	r.c.Sources = append(r.c.Sources, s)
 }
 
-func (r *reader) sink(name string, e entry) {
-	s := Sink{Name: e.key, Pos: e.pos, SinkKeys: defaultSink()}
+func (r *reader) sink(name string, e yamltree.Entry) {
+	s := Sink{Name: e.Key, Pos: e.Pos, SinkKeys: defaultSink()}
 	if r.entry(name, e, kind.RoleSink) {
-		d := r.decode(name + ": ")
-		rest := d.object(e.val, reflect.ValueOf(&s.SinkKeys).Elem(), "")
+		d := newDecoder(r.Problems, name+": ")
+		rest := d.object(e.Value, reflect.ValueOf(&s.SinkKeys).Elem(), "")
 		if k, at, ok := r.kind(d, kind.RoleSink, rest, e, reflect.TypeFor[SinkKeys]()); ok {
-			s.Kind, s.Settings = k, r.settings(owner{name, e.pos}, name+": "+k.Name+": ", k, at)
+			s.Kind, s.Settings = k, r.settings(owner{name, e.Pos}, name+": "+k.Name+": ", k, at)
 		}
 		d.longest(&s.Retry)
 		if len(d.failed) == 0 {
-			r.check(d, s.SinkKeys, e.pos)
+			r.check(d, s.SinkKeys, e.Pos)
 		}
 		r.readersUnsure = r.readersUnsure || d.failed["from"]
 	}
 	r.c.Sinks = append(r.c.Sinks, s)
 }
 
-func (r *reader) plugin(name string, e entry) {
-	g := Plugin{Name: e.key, Pos: e.pos, PluginKeys: defaultPlugin()}
+func (r *reader) plugin(name string, e yamltree.Entry) {
+	g := Plugin{Name: e.Key, Pos: e.Pos, PluginKeys: defaultPlugin()}
 	if r.entry(name, e, kind.RolePlugin) {
-		d := r.decode(name + ": ")
-		rest := d.object(e.val, reflect.ValueOf(&g.PluginKeys).Elem(), "")
+		d := newDecoder(r.Problems, name+": ")
+		rest := d.object(e.Value, reflect.ValueOf(&g.PluginKeys).Elem(), "")
 		r.handler(d, &g, rest, name, e)
 		d.longest(&g.Retry)
 		if len(d.failed) == 0 {
-			r.check(d, g.PluginKeys, e.pos)
+			r.check(d, g.PluginKeys, e.Pos)
 		}
 		r.readersUnsure = r.readersUnsure || d.failed["from"]
 		r.makersUnsure = r.makersUnsure || d.failed["emits"]
@@ -112,64 +114,64 @@ func (d *decoder) longest(retry *Retry) {
 }
 
 // take takes the entry of a key out of some.
-func take(rest []entry, key string) (entry, bool, []entry) {
-	i := slices.IndexFunc(rest, func(e entry) bool { return e.key == key })
+func take(rest []yamltree.Entry, key string) (yamltree.Entry, bool, []yamltree.Entry) {
+	i := slices.IndexFunc(rest, func(e yamltree.Entry) bool { return e.Key == key })
 	if i < 0 {
-		return entry{}, false, rest
+		return yamltree.Entry{}, false, rest
 	}
 	return rest[i], true, slices.Delete(slices.Clone(rest), i, i+1)
 }
 
 // handler finds out what a plugin does: a kind that is built in, or native: NAME.
-func (r *reader) handler(d *decoder, g *Plugin, rest []entry, name string, e entry) {
+func (r *reader) handler(d *decoder, g *Plugin, rest []yamltree.Entry, name string, e yamltree.Entry) {
 	native, isNative, rest := take(rest, "native")
 	config, hasConfig, rest := take(rest, "config")
-	own := owner{name, e.pos}
+	own := owner{name, e.Pos}
 	if !isNative {
 		if hasConfig {
-			d.bad(config.pos, "config goes with native only: settings of a kind stand under the kind, as in filter: {...}")
+			d.bad(config.Pos, "config goes with native only: settings of a kind stand under the kind, as in filter: {...}")
 		}
 		if k, at, ok := r.kind(d, kind.RolePlugin, rest, e, reflect.TypeFor[PluginKeys](), "native", "config"); ok {
 			g.Kind, g.Settings = k, r.settings(own, name+": "+k.Name+": ", k, at)
 		}
 		return
 	}
-	var unknown []entry
+	var unknown []yamltree.Entry
 	for _, other := range rest {
-		if k, ok := r.registry.Lookup(kind.RolePlugin, other.key); ok && !k.Native {
-			d.bad(other.pos, "there are two kinds, native and %s: give one", other.key)
+		if k, ok := r.registry.Lookup(kind.RolePlugin, other.Key); ok && !k.Native {
+			d.bad(other.Pos, "there are two kinds, native and %s: give one", other.Key)
 		} else {
 			unknown = append(unknown, other)
 		}
 	}
 	d.unknown(unknown, reflect.TypeFor[PluginKeys](), "", "native", "config")
-	if native.val.shape == broken {
+	if native.Value.Shape == yamltree.Broken {
 		return
 	}
 	called := ""
-	if !d.scalar(native.val, reflect.ValueOf(&called).Elem(), "native") {
+	if !d.scalar(native.Value, reflect.ValueOf(&called).Elem(), "native") {
 		return
 	}
 	k, ok := r.registry.Lookup(kind.RolePlugin, called)
 	if !ok || !k.Native {
-		r.noNative(d, native.val, called, ok)
+		r.noNative(d, native.Value, called, ok)
 		return
 	}
 	g.Kind = k
 	if !hasConfig {
-		config = entry{key: "config", pos: e.pos, val: &value{shape: null, pos: native.val.pos}}
+		config = yamltree.Entry{Key: "config", Pos: e.Pos, Value: &yamltree.Value{Shape: yamltree.Null, Pos: native.Value.Pos}}
 	}
 	if k.Settings == nil {
-		g.Config = d.plain(config.val, "config")
+		g.Config = d.plain(config.Value, "config")
 		return
 	}
 	g.Settings = r.settings(own, name+": config: ", k, config)
 }
 
 // noNative reports the name of a plugin that this binary does not have.
-func (r *reader) noNative(d *decoder, v *value, called string, builtIn bool) {
+func (r *reader) noNative(d *decoder, v *yamltree.Value, called string, builtIn bool) {
 	if builtIn {
-		d.bad(v.pos, "%s is built in: write %s: {...} instead of native: %s", called, called, called)
+		d.bad(v.Pos, "%s is built in: write %s: {...} instead of native: %s", called, called, called)
 		return
 	}
 	var names []string
@@ -179,10 +181,10 @@ func (r *reader) noNative(d *decoder, v *value, called string, builtIn bool) {
 		}
 	}
 	if len(names) == 0 {
-		d.bad(v.pos, "no native plugin %q: this binary was built without any: run the one that your plugins are compiled into", called)
+		d.bad(v.Pos, "no native plugin %q: this binary was built without any: run the one that your plugins are compiled into", called)
 		return
 	}
-	d.bad(v.pos, "no native plugin %q%s: this binary has %s", called, didYouMean(called, names), strings.Join(names, ", "))
+	d.bad(v.Pos, "no native plugin %q%s: this binary has %s", called, suggest.DidYouMean(called, names), strings.Join(names, ", "))
 }
 
 // kindNames is the kinds of a role as keys of an entry.
@@ -200,10 +202,12 @@ func (r *reader) kindNames(role kind.Role) []string {
 }
 
 // kind finds the one kind among the keys that are not common to all entries, and reports all other keys.
-func (r *reader) kind(d *decoder, role kind.Role, rest []entry, e entry, common reflect.Type, also ...string) (kind.Kind, entry, bool) {
-	var found, unknown []entry
+func (r *reader) kind(
+	d *decoder, role kind.Role, rest []yamltree.Entry, e yamltree.Entry, common reflect.Type, also ...string,
+) (kind.Kind, yamltree.Entry, bool) {
+	var found, unknown []yamltree.Entry
 	for _, key := range rest {
-		if k, ok := r.registry.Lookup(role, key.key); ok && !k.Native {
+		if k, ok := r.registry.Lookup(role, key.Key); ok && !k.Native {
 			found = append(found, key)
 		} else {
 			unknown = append(unknown, key)
@@ -212,39 +216,39 @@ func (r *reader) kind(d *decoder, role kind.Role, rest []entry, e entry, common 
 	names := r.kindNames(role)
 	if len(found) > 0 {
 		for _, more := range found[1:] {
-			d.bad(more.pos, "there are two kinds, %s and %s: give one", found[0].key, more.key)
+			d.bad(more.Pos, "there are two kinds, %s and %s: give one", found[0].Key, more.Key)
 		}
 		d.unknown(unknown, common, "", also...)
-		k, _ := r.registry.Lookup(role, found[0].key)
+		k, _ := r.registry.Lookup(role, found[0].Key)
 		return k, found[0], true
 	}
 	known := slices.Clone(also)
 	for _, f := range fields(common) {
 		known = append(known, f.name)
 	}
-	var keys []entry
+	var keys []yamltree.Entry
 	wrong := false
 	for _, u := range unknown {
-		if wrong || didYouMean(u.key, names) == "" && (didYouMean(u.key, known) != "" || elsewhere(u.key)) {
+		if wrong || suggest.DidYouMean(u.Key, names) == "" && (suggest.DidYouMean(u.Key, known) != "" || elsewhere(u.Key)) {
 			keys = append(keys, u)
 			continue
 		}
 		wrong = true
-		help := didYouMean(u.key, names)
+		help := suggest.DidYouMean(u.Key, names)
 		for _, other := range []kind.Role{kind.RoleSource, kind.RolePlugin, kind.RoleSink} {
-			if k, ok := r.registry.Lookup(other, u.key); ok && k.Native && role == other {
-				help = fmt.Sprintf(" (it is native: write native: %s)", u.key)
+			if k, ok := r.registry.Lookup(other, u.Key); ok && k.Native && role == other {
+				help = fmt.Sprintf(" (it is native: write native: %s)", u.Key)
 			} else if ok && help == "" {
 				help = fmt.Sprintf(" (it is a kind of %s)", other)
 			}
 		}
-		d.bad(u.pos, "unknown kind %q of %s%s: there are %s", u.key, role, help, strings.Join(names, ", "))
+		d.bad(u.Pos, "unknown kind %q of %s%s: there are %s", u.Key, role, help, strings.Join(names, ", "))
 	}
 	d.unknown(keys, common, "", also...)
 	if !wrong {
-		d.bad(e.pos, "the kind is missing: add one of %s", strings.Join(names, ", "))
+		d.bad(e.Pos, "the kind is missing: add one of %s", strings.Join(names, ", "))
 	}
-	return kind.Kind{}, entry{}, false
+	return kind.Kind{}, yamltree.Entry{}, false
 }
 
 // elsewhere says whether a key is one that all entries of some role can have.
@@ -258,31 +262,31 @@ func elsewhere(key string) bool {
 }
 
 // settings reads the settings of a kind, checks them and notes what they claim.
-func (r *reader) settings(own owner, in string, k kind.Kind, e entry) any {
-	d := r.decode(in)
-	v := e.val
-	if v.shape == null { // `stdin:` has no settings to write
-		v = &value{shape: dict, pos: e.val.pos}
+func (r *reader) settings(own owner, in string, k kind.Kind, e yamltree.Entry) any {
+	d := newDecoder(r.Problems, in)
+	v := e.Value
+	if v.Shape == yamltree.Null { // `stdin:` has no settings to write
+		v = &yamltree.Value{Shape: yamltree.Map, Pos: e.Value.Pos}
 	}
 	switch {
-	case v.shape == broken:
+	case v.Shape == yamltree.Broken:
 		return k.Settings
-	case v.shape != dict:
-		d.bad(v.pos, "want a map of settings, got %s", v.what())
+	case v.Shape != yamltree.Map:
+		d.bad(v.Pos, "want a map of settings, got %s", v.What())
 		return k.Settings
 	case k.Settings == nil:
 		return d.plain(v, "")
 	}
-	before := d.count()
+	before := d.Count()
 	into := reflect.New(reflect.TypeOf(k.Settings)).Elem()
 	into.Set(reflect.ValueOf(k.Settings))
 	d.unknown(d.object(v, into, ""), into.Type(), "")
 	settings := into.Interface()
-	if d.count() > before {
+	if d.Count() > before {
 		return settings
 	}
-	r.check(d, settings, v.pos)
-	if c, ok := as[kind.Claimer](settings); ok && d.count() == before {
+	r.check(d, settings, v.Pos)
+	if c, ok := as[kind.Claimer](settings); ok && d.Count() == before {
 		for _, claim := range c.Claims() {
 			r.claim(claim, own)
 		}
@@ -330,7 +334,7 @@ func (r *reader) claim(what string, by owner) {
 		return
 	}
 	if other, taken := r.claims[what]; taken {
-		r.add(by.pos, "%s: %s has %s already, at %v: only one can", by.name, other.name, what, other.pos)
+		r.Add(by.pos, "%s: %s has %s already, at %v: only one can", by.name, other.name, what, other.pos)
 		return
 	}
 	r.claims[what] = by

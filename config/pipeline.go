@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/penstock-dev/penstock"
+	"github.com/penstock-dev/penstock/internal/yamltree"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/plugin"
 )
@@ -24,15 +25,12 @@ type Build struct {
 func (c *Config) Pipeline(b Build) (penstock.Pipeline, error) {
 	p := c.pipeline()
 	p.Logger, p.Clock = b.Logger, b.Clock
-	bad := &problems{files: map[string]int{}}
-	for i, f := range c.Files {
-		bad.files[f] = i
-	}
+	bad := yamltree.NewProblems(c.Files...)
 	for _, s := range c.Sources {
 		out := s.runtime()
 		from, err := s.Kind.NewSource(s.Settings, kind.Env{Name: s.Name, Frame: s.Frame, Delimiter: s.Delimiter, Listen: b.Listen})
 		if err != nil {
-			bad.add(s.Pos, "source %q: %s: %v", s.Name, s.Kind.Name, err)
+			bad.Add(s.Pos, "source %q: %s: %v", s.Name, s.Kind.Name, err)
 		}
 		out.From = from
 		p.Sources = append(p.Sources, out)
@@ -41,7 +39,7 @@ func (c *Config) Pipeline(b Build) (penstock.Pipeline, error) {
 		out := g.runtime()
 		create, err := g.Kind.NewPlugin(g.Settings, kind.Env{Name: g.Name, Emits: g.Emits.Texts(), Listen: b.Listen})
 		if err != nil {
-			bad.add(g.Pos, "plugin %q: %s: %v", g.Name, g.Kind.Name, err)
+			bad.Add(g.Pos, "plugin %q: %s: %v", g.Name, g.Kind.Name, err)
 		}
 		out.New = create
 		p.Plugins = append(p.Plugins, out)
@@ -50,12 +48,12 @@ func (c *Config) Pipeline(b Build) (penstock.Pipeline, error) {
 		out := s.runtime()
 		to, err := s.Kind.NewSink(s.Settings, kind.Env{Name: s.Name, Listen: b.Listen})
 		if err != nil {
-			bad.add(s.Pos, "sink %q: %s: %v", s.Name, s.Kind.Name, err)
+			bad.Add(s.Pos, "sink %q: %s: %v", s.Name, s.Kind.Name, err)
 		}
 		out.To = to
 		p.Sinks = append(p.Sinks, out)
 	}
-	if err := bad.err(); err != nil {
+	if err := bad.Err(); err != nil {
 		return penstock.Pipeline{}, err
 	}
 	if err := p.Check(); err != nil {

@@ -45,10 +45,8 @@ func TestPipelines(t *testing.T) {
 			continue
 		}
 		test := strings.TrimSuffix(f, ".yaml") + "_test.yaml"
-		if text, err := os.ReadFile(test); err != nil {
+		if _, err := os.Stat(test); err != nil {
 			t.Errorf("%s has no tests: %v", f, err)
-		} else if !strings.Contains(string(text), "pipeline: "+f+"\n") {
-			t.Errorf("%s does not test %s: let it say pipeline: %s", test, f, f)
 		}
 	}
 	if code, out := command(t, nil, "test"); code != cli.ExitOK {

@@ -2,7 +2,9 @@ package expr
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
+	"math/bits"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -19,9 +21,23 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
+// shortString is the length up to which stringEnd looks for a quote by itself: for longer ones bytes.IndexByte is worth its call.
+const shortString = 32
+
 // stringEnd is the offset behind the string whose opening quote is at i, or -1.
 func stringEnd(b []byte, i int) int {
-	for i++; i < len(b); i++ {
+	const ones, highs, quotes = 0x0101010101010101, 0x8080808080808080, 0x2222222222222222
+	i++
+	for end := min(i+shortString, len(b)) - 8; i <= end; i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:]) ^ quotes // a quote is 0
+		if found := (w - ones) &^ w & highs; found != 0 {
+			if i += bits.TrailingZeros64(found) / 8; b[i-1] != '\\' {
+				return i + 1
+			}
+			break
+		}
+	}
+	for ; i < len(b); i++ {
 		n := bytes.IndexByte(b[i:], '"')
 		if n < 0 {
 			return -1
@@ -106,11 +122,14 @@ func lookup(b []byte, i int, name string) (from, to int, f found) {
 		if i >= len(b) || b[i] != '"' {
 			return 0, 0, broken
 		}
-		end := stringEnd(b, i)
-		if end < 0 {
-			return 0, 0, broken
+		end := startsWith(b, i+1, name)
+		same := end > 0
+		if !same {
+			if end = stringEnd(b, i); end < 0 {
+				return 0, 0, broken
+			}
+			same = sameName(b[i+1:end-1], name)
 		}
-		raw := b[i+1 : end-1]
 		if i = skipSpace(b, end); i >= len(b) || b[i] != ':' {
 			return 0, 0, broken
 		}
@@ -119,7 +138,7 @@ func lookup(b []byte, i int, name string) (from, to int, f found) {
 		if end < 0 {
 			return 0, 0, broken
 		}
-		if sameName(raw, name) {
+		if same {
 			return i, end, there
 		}
 		if i = skipSpace(b, end); i >= len(b) {
@@ -136,16 +155,32 @@ func lookup(b []byte, i int, name string) (from, to int, f found) {
 	}
 }
 
+// startsWith is the offset behind the quote that ends name at i; 0 if there is something else, or name as JSON writes it with escapes.
+func startsWith(b []byte, i int, name string) int {
+	end := i + len(name)
+	if end >= len(b) || b[end] != '"' {
+		return 0
+	}
+	for j, c := range b[i:end] {
+		if c != name[j] || c == '\\' {
+			return 0
+		}
+	}
+	return end + 1
+}
+
 // sameName compares the inside of a JSON string with a name.
 func sameName(raw []byte, name string) bool {
-	if len(raw) <= len(name) { // an escape is longer than what it stands for
-		return string(raw) == name && bytes.IndexByte(raw, '\\') < 0
+	for i, c := range raw {
+		if c == '\\' {
+			var buf [64]byte
+			return string(unescape(buf[:0], raw)) == name
+		}
+		if i >= len(name) || c != name[i] {
+			return false
+		}
 	}
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return false
-	}
-	var buf [64]byte
-	return string(unescape(buf[:0], raw)) == name
+	return len(raw) == len(name)
 }
 
 // unescape appends the inside of a JSON string with its escapes resolved. Half a surrogate pair becomes U+FFFD; bytes that are no UTF-8 stay.
@@ -229,6 +264,9 @@ const (
 	isDouble
 )
 
+// safeDigits is how many digits a uint64 holds, whichever they are.
+const safeDigits = 19
+
 // parseNumber reads a number as JSON writes it.
 func parseNumber(b []byte) (number, bool) {
 	i, negative := 0, false
@@ -238,7 +276,7 @@ func parseNumber(b []byte) (number, bool) {
 	first, u, over := i, uint64(0), false
 	for ; i < len(b) && '0' <= b[i] && b[i] <= '9'; i++ {
 		d := uint64(b[i] - '0')
-		over = over || u > (math.MaxUint64-d)/10
+		over = over || i-first >= safeDigits && u > (math.MaxUint64-d)/10
 		u = u*10 + d
 	}
 	if i == first || b[first] == '0' && i > first+1 {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock/config"
+	"github.com/penstock-dev/penstock/internal/yamltree"
 )
 
 // Promise: all that is wrong with a file is reported at once, each with its place and, where it helps, a suggestion.
@@ -71,9 +72,9 @@ a_test.yaml:20:5: test: unknown key "inputs" (did you mean "input"?)`},
 		{"not UTF-8", "tests: \xff\n", "\na_test.yaml:1:1: the file is not UTF-8: save it as UTF-8"},
 		{"no YAML", "tests: [\n", "this is not YAML: "},
 		{"a tag", "tests: !!set {}\n", "the tag !!set has no meaning here"},
-		{"too large", "#" + strings.Repeat("x", maxFile), "the file is larger than 1048576 bytes"},
+		{"too large", "#" + strings.Repeat("x", yamltree.MaxFile), "the file is larger than 1048576 bytes"},
 		{"too deep", "tests: " + strings.Repeat("[", 100_000), "nested more than 32 deep"},
-		{"too many", "tests: [" + strings.Repeat("a,", maxNodes+1) + "]", "more than 10000 values and keys"},
+		{"too many", "tests: [" + strings.Repeat("a,", yamltree.MaxNodes+1) + "]", "more than 10000 values and keys"},
 		{"billion laughs", "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
 			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ntests: [*d,*d]\n", "more than 10000 values and keys"},
 		{"an alias in itself", "tests: &a [ *a ]\n", "inside of what it stands for"},
@@ -127,10 +128,10 @@ func TestPayloads(t *testing.T) {
 		{`2001-01-01`, `2001-01-01`},
 		{"|-\n      two\n      lines", "two\nlines"},
 	} {
-		r := &reader{name: "x"}
+		r := newReader("x")
 		f := r.parse([]byte("tests:\n- name: a\n  expect: {}\n  input:\n  - payload: " + c.yaml + "\n"))
-		if len(r.problems) > 0 || len(f.tests) != 1 || len(f.tests[0].steps) != 1 {
-			t.Errorf("%s: problems %v", c.yaml, r.problems)
+		if len(r.List()) > 0 || len(f.tests) != 1 || len(f.tests[0].steps) != 1 {
+			t.Errorf("%s: problems %v", c.yaml, r.List())
 			continue
 		}
 		if got := string(f.tests[0].steps[0].payload); got != c.want {
@@ -159,13 +160,13 @@ sinks: { counts: { from: [ a, b ], port: { address: x } }, dead_letters: { from:
 }
 
 func TestDefaultsOfAFile(t *testing.T) {
-	r := &reader{name: "x"}
+	r := newReader("x")
 	f := r.parse([]byte("within: 5m\n" +
 		"tests: [ { name: a, input: [], expect: {} }, { name: b, within: 1m, input: [], expect: { dead_letters: [] } } ]"))
-	if len(r.problems) > 0 || f.pipeline != "penstock.yaml" || f.tests[0].within != 5*time.Minute || f.tests[1].within != time.Minute {
-		t.Errorf("file is %+v, problems %v", f, r.problems)
+	if len(r.List()) > 0 || f.pipeline == "" || f.tests[0].within != 5*time.Minute || f.tests[1].within != time.Minute {
+		t.Errorf("file is %+v, problems %v", f, r.List())
 	}
-	if f.tests[0].dead != nil || f.tests[1].dead == nil || !reflect.DeepEqual(f.tests[1].at, place{2, 46}) {
+	if f.tests[0].dead != nil || f.tests[1].dead == nil || !reflect.DeepEqual(f.tests[1].at, yamltree.Pos{File: "x", Line: 2, Column: 46}) {
 		t.Errorf("tests are %+v and %+v", f.tests[0], f.tests[1])
 	}
 }
@@ -215,20 +216,20 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("a: &a [x]\ntests: [ { <<: *a, expect: { o: { any_order: true, messages: [ { payload: 0x1, key: k, headers: { a: b } } ] } } } ]"))
 	f.Add([]byte("tests: [ { name: a, expect: { dead_letters: [ { plugin: p, reason: r, payload: [ 1_0, .5, ~ ] } ] } } ]"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		r := &reader{name: "x"}
+		r := newReader("x")
 		file := r.parse(text)
-		for _, p := range r.problems {
+		for _, p := range r.List() {
 			if p.Line < 1 || p.Column < 1 || p.Message == "" || strings.ContainsAny(p.Message, "\n\r") {
 				t.Errorf("problem without a place, or with more than a line: %+v", p)
 			}
 		}
-		if len(r.problems) == 0 && len(file.tests) == 0 {
+		if len(r.List()) == 0 && len(file.tests) == 0 {
 			t.Error("a file without tests is taken")
 		}
 		for _, test := range file.tests {
 			for _, s := range test.steps {
-				if len(r.problems) == 0 && s.wait == 0 && s.payload == nil && fmt.Sprint(s.at) != "" {
-					t.Errorf("a step that does nothing in line %d", s.at.line)
+				if len(r.List()) == 0 && s.wait == 0 && s.payload == nil && fmt.Sprint(s.at) != "" {
+					t.Errorf("a step that does nothing in line %d", s.at.Line)
 				}
 			}
 		}

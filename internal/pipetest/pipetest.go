@@ -130,7 +130,7 @@ func Run(ctx context.Context, files []string, o Options) ([]Result, error) {
 			}
 			began := time.Now()
 			failures := s.run(ctx, t, o)
-			out = append(out, Result{File: s.name, Name: t.name, Line: t.at.line, Took: time.Since(began), Failures: failures})
+			out = append(out, Result{File: s.name, Name: t.name, Line: t.at.Line, Took: time.Since(began), Failures: failures})
 		}
 	}
 	return out, ctx.Err()

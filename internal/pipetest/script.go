@@ -13,6 +13,7 @@ import (
 
 	"github.com/penstock-dev/penstock"
 	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/yamltree"
 )
 
 // script is one test at work.
@@ -71,8 +72,8 @@ func (s *suite) run(ctx context.Context, t *test, o Options) []Failure {
 	return x.failures
 }
 
-func (x *script) failed(at place, format string, args ...any) {
-	x.failures = append(x.failures, Failure{Line: at.line, Text: fmt.Sprintf(format, args...)})
+func (x *script) failed(at yamltree.Pos, format string, args ...any) {
+	x.failures = append(x.failures, Failure{Line: at.Line, Text: fmt.Sprintf(format, args...)})
 }
 
 // ended says whether Run has returned.
@@ -406,9 +407,9 @@ func (x *script) unsettled(after time.Duration) {
 	}
 	switch others := len(open) - 1; {
 	case others == 1:
-		what += fmt.Sprintf(", nor is that of line %d", open[1].at.line)
+		what += fmt.Sprintf(", nor is that of line %d", open[1].at.Line)
 	case others > 1:
-		what += fmt.Sprintf(", nor are %d others up to that of line %d", others, open[others].at.line)
+		what += fmt.Sprintf(", nor are %d others up to that of line %d", others, open[others].at.Line)
 	}
 	x.failed(at, "%s, and %s%s", what, when, x.owed())
 }

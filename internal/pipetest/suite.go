@@ -1,15 +1,16 @@
 package pipetest
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/penstock-dev/penstock/config"
+	"github.com/penstock-dev/penstock/internal/yamltree"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/sink"
 	"github.com/penstock-dev/penstock/source"
@@ -27,15 +28,19 @@ type suite struct {
 
 // load reads a file of tests and its pipeline. Problems are what is wrong with what the files say; the error is that a file cannot be read.
 func load(name string, kinds *kind.Registry) (*suite, []config.Problem, error) {
-	text, err := readFile(name)
-	if err != nil {
-		return nil, nil, err
+	text, err := yamltree.ReadFile(name, advice())
+	var bad *config.Error
+	switch {
+	case errors.As(err, &bad):
+		return &suite{name: name}, bad.Problems, nil
+	case err != nil:
+		return nil, nil, fmt.Errorf("tests: %w", err)
 	}
-	r := &reader{name: name}
+	r := newReader(name)
 	f := r.parse(text)
 	s := &suite{name: name, tests: f.tests}
 	if f.pipeline == "" {
-		return s, r.problems, nil // which are not none
+		return s, r.List(), nil // which are not none
 	}
 	problems, err := s.open(r, f, kinds)
 	if err != nil {
@@ -46,14 +51,21 @@ func load(name string, kinds *kind.Registry) (*suite, []config.Problem, error) {
 			s.check(r, t)
 		}
 	}
-	slices.SortStableFunc(r.problems, func(a, b config.Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
-	if r.more > 0 {
-		more := fmt.Sprintf("%d more problems are not shown: mend these first", r.more)
-		r.problems = append(r.problems, config.Problem{File: name, Line: 1, Column: 1, Message: more})
+	return s, append(r.List(), problems...), nil
+}
+
+// fallback is the pipeline of a directory's tests that have none of their own name.
+const fallback = "penstock.yaml"
+
+// beside is the pipeline that a file of tests is for if it does not say: late.yaml for late_test.yaml.
+func beside(name string) string {
+	base := filepath.Base(name)
+	for _, end := range []string{".yaml", ".yml"} {
+		if own, ok := strings.CutSuffix(base, "_test"+end); ok {
+			return own + end
+		}
 	}
-	return s, append(r.problems, problems...), nil
+	return fallback
 }
 
 // open reads the pipeline. It sees no variables but those that the file of tests sets.
@@ -61,6 +73,9 @@ func (s *suite) open(r *reader, f *file, kinds *kind.Registry) ([]config.Problem
 	path := f.pipeline
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(s.name), path)
+	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && f.at.Line == 1 && f.at.Column == 1 { // it was not named
+		path = filepath.Join(filepath.Dir(s.name), fallback)
 	}
 	c, err := config.Load(path, config.Options{Registry: kinds, Getenv: func(name string) (string, bool) {
 		v, ok := f.env[name]
@@ -71,7 +86,7 @@ func (s *suite) open(r *reader, f *file, kinds *kind.Registry) ([]config.Problem
 	case errors.As(err, &bad):
 		return bad.Problems, nil
 	case errors.Is(err, os.ErrNotExist):
-		r.bad(f.at, "there is no pipeline %s: name the one that is tested, as in pipeline: penstock.yaml", path)
+		r.Add(f.at, "there is no pipeline %s: name the one that is tested, as in pipeline: penstock.yaml", path)
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -96,7 +111,7 @@ func (s *suite) open(r *reader, f *file, kinds *kind.Registry) ([]config.Problem
 		if errors.As(err, &bad) {
 			return bad.Problems, nil
 		}
-		r.bad(f.at, "pipeline %s: %v", path, err)
+		r.Add(f.at, "pipeline %s: %v", path, err)
 	}
 	return nil, nil
 }
@@ -106,12 +121,12 @@ func (s *suite) check(r *reader, t *test) {
 	for _, p := range t.steps {
 		switch {
 		case p.wait > 0:
-		case p.source == "" && p.from.line == 0 && len(s.sources) == 1:
+		case p.source == "" && p.from.Line == 0 && len(s.sources) == 1:
 			p.source = s.sources[0]
-		case p.source == "" && p.from.line == 0:
-			r.bad(p.at, "input: the source is missing%s", r.suggest("", s.sources))
+		case p.source == "" && p.from.Line == 0:
+			r.Add(p.at, "input: the source is missing%s", r.suggest("", s.sources))
 		case !slices.Contains(s.sources, p.source):
-			r.bad(p.from, "input: the pipeline has no source %q%s", p.source, r.suggest(p.source, s.sources))
+			r.Add(p.from, "input: the pipeline has no source %q%s", p.source, r.suggest(p.source, s.sources))
 		}
 	}
 	known := slices.Concat(s.sinks, s.streams)
@@ -119,15 +134,15 @@ func (s *suite) check(r *reader, t *test) {
 	known = slices.Compact(known)
 	for _, o := range t.out {
 		if !slices.Contains(known, o.name) {
-			r.bad(o.at, "expect: the pipeline has no sink and no stream %q%s", o.name, r.suggest(o.name, append(known, "dead_letters", "counts")))
+			r.Add(o.at, "expect: the pipeline has no sink and no stream %q%s", o.name, r.suggest(o.name, append(known, "dead_letters", "counts")))
 		}
 	}
 	if t.dead != nil && slices.Contains(known, "dead_letters") {
-		r.bad(t.dead.at, "expect: dead_letters stands for messages that were given up, but a sink or stream of the pipeline has that name: "+
+		r.Add(t.dead.at, "expect: dead_letters stands for messages that were given up, but a sink or stream of the pipeline has that name: "+
 			"give that another to expect either")
 	}
 	if len(t.counts) > 0 && slices.Contains(known, "counts") {
-		r.bad(t.counts[0].at, "expect: counts stands for figures, but a sink or stream of the pipeline has that name: give that another")
+		r.Add(t.counts[0].at, "expect: counts stands for figures, but a sink or stream of the pipeline has that name: give that another")
 	}
 	if t.dead == nil {
 		return
@@ -138,13 +153,13 @@ func (s *suite) check(r *reader, t *test) {
 	}
 	for _, l := range t.dead.each {
 		if l.plugin != "" && !plugins[l.plugin] {
-			r.bad(l.pluginAt, "dead letter: the pipeline has no plugin %q%s", l.plugin, r.suggest(l.plugin, slices.Sorted(maps.Keys(plugins))))
+			r.Add(l.pluginAt, "dead letter: the pipeline has no plugin %q%s", l.plugin, r.suggest(l.plugin, slices.Sorted(maps.Keys(plugins))))
 		}
 		if l.source != "" && !slices.Contains(s.sources, l.source) {
-			r.bad(l.sourceAt, "dead letter: the pipeline has no source %q%s", l.source, r.suggest(l.source, s.sources))
+			r.Add(l.sourceAt, "dead letter: the pipeline has no source %q%s", l.source, r.suggest(l.source, s.sources))
 		}
 		if l.stream != "" && !slices.Contains(s.streams, l.stream) {
-			r.bad(l.streamAt, "dead letter: the pipeline has no stream %q%s", l.stream, r.suggest(l.stream, s.streams))
+			r.Add(l.streamAt, "dead letter: the pipeline has no stream %q%s", l.stream, r.suggest(l.stream, s.streams))
 		}
 	}
 }

@@ -28,6 +28,8 @@ func ladder() []layer {
 		{packages: "internal/fsx"},
 		{packages: "internal/fsx/fsxtest", may: []string{"internal/fsx"}},
 		{packages: "internal/listen"},
+		{packages: "internal/suggest"},
+		{packages: "internal/yamltree"},
 
 		// The way of a message.
 		{packages: "arena", may: []string{"internal/invariants"}},
@@ -57,7 +59,7 @@ func ladder() []layer {
 		// What wires them, and what stands on the whole.
 		{packages: ".", may: []string{"below"}},
 		{packages: "penstocktest", may: []string{"below"}},
-		{packages: "config", may: []string{".", "arena", "kind", "plugin", "source", "sink"}},
+		{packages: "config", may: []string{".", "arena", "kind", "plugin", "source", "sink", "internal/suggest", "internal/yamltree"}},
 		{packages: "telemetry", may: []string{".", "arena", "kind"}},
 		{packages: "api", may: []string{".", "arena", "kind"}},
 		{packages: "internal/pipetest", may: []string{"below"}},

@@ -1,4 +1,4 @@
-package config
+package yamltree
 
 import (
 	"bytes"
@@ -18,10 +18,11 @@ const (
 )
 
 // interpolate is the text of a scalar with its variables filled in: ${NAME}, ${NAME:-default}, and $${ for ${. What a variable holds is
-// text and nothing else; it is not looked at again. It is false if something is wrong, which it has reported.
-func (b *builder) interpolate(v *value, n *yaml.Node) (string, bool) {
+// text and nothing else; it is not looked at again. Without getenv all text stays as it is. It is false if something is wrong, which it
+// has reported.
+func (b *builder) interpolate(v *Value, n *yaml.Node) (string, bool) {
 	rest := n.Value
-	if !strings.Contains(rest, "${") {
+	if b.getenv == nil || !strings.Contains(rest, "${") {
 		return rest, true
 	}
 	var out strings.Builder
@@ -40,20 +41,20 @@ func (b *builder) interpolate(v *value, n *yaml.Node) (string, bool) {
 		out.WriteString(before)
 		inner, behind, closed := strings.Cut(after, "}")
 		if !closed {
-			b.add(b.place(n, nth, after), "${ without a }: write ${NAME}, or $${ for the two characters themselves")
+			b.Add(b.place(n, nth, after), "${ without a }: write ${NAME}, or $${ for the two characters themselves")
 			return "", false
 		}
 		filled, err := b.variable(inner)
 		if err != nil {
-			b.add(b.place(n, nth, inner), "%v", err)
+			b.Add(b.place(n, nth, inner), "%v", err)
 			wrong++
 		}
 		if b.filled += len(filled); b.filled > maxFilled {
-			b.add(v.pos, "the variables of this file stand for more than %d bytes", maxFilled)
+			b.Add(v.Pos, "the variables of this file stand for more than %d bytes", maxFilled)
 			return "", false
 		}
 		out.WriteString(filled)
-		v.variable = true
+		v.Variable = true
 		rest = behind
 	}
 	return out.String(), wrong == 0
