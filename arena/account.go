@@ -70,8 +70,8 @@ func (a *Arena) Account(c Class, name string, guaranteed, limit int64) (*Account
 	return ac, nil
 }
 
-// Resize changes what the account is guaranteed and its limit, by the rules of [Arena.Account], but that a limit of 0 is one. What it uses beyond a lower limit it may
-// keep until it releases it.
+// Resize changes what the account is guaranteed and its limit, by the rules of [Arena.Account], but that a limit of 0 is one. What it uses
+// beyond a lower limit it may keep until it releases it.
 func (ac *Account) Resize(guaranteed, limit int64) error {
 	a := ac.arena
 	if guaranteed < 0 {

@@ -2,11 +2,11 @@ package config
 
 import (
 	"errors"
-	"github.com/penstock-dev/penstock/internal/suggest"
 	"slices"
 	"strings"
 
 	"github.com/penstock-dev/penstock"
+	"github.com/penstock-dev/penstock/internal/suggest"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/plugin"
 	"github.com/penstock-dev/penstock/sink"

@@ -3,7 +3,6 @@ package config
 import (
 	"encoding"
 	"fmt"
-	"github.com/penstock-dev/penstock/internal/suggest"
 	"math"
 	"reflect"
 	"regexp"
@@ -13,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/penstock-dev/penstock/internal/suggest"
 	"github.com/penstock-dev/penstock/internal/yamltree"
 	"github.com/penstock-dev/penstock/kind"
 )

@@ -2,12 +2,12 @@ package config
 
 import (
 	"fmt"
-	"github.com/penstock-dev/penstock/internal/suggest"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/penstock-dev/penstock/internal/suggest"
 	"github.com/penstock-dev/penstock/internal/yamltree"
 	"github.com/penstock-dev/penstock/kind"
 )

@@ -116,7 +116,9 @@ type settings struct{ N int }
 // Promise: a registry finds kinds by role and name, lists them in order, and refuses two of one name.
 func TestRegistry(t *testing.T) {
 	r := kind.NewRegistry(
-		kind.Source(kind.About{Name: "b"}, settings{N: 1}, func(s settings, e kind.Env) (source.Source, error) { return nil, fmt.Errorf("%d %s", s.N, e.Name) }),
+		kind.Source(kind.About{Name: "b"}, settings{N: 1}, func(s settings, e kind.Env) (source.Source, error) {
+			return nil, fmt.Errorf("%d %s", s.N, e.Name)
+		}),
 		kind.Source(kind.About{Name: "a"}, settings{}, func(settings, kind.Env) (source.Source, error) { return nil, nil }),
 		kind.Sink(kind.About{Name: "b"}, settings{}, func(settings, kind.Env) (sink.Sink, error) { return nil, nil }),
 		kind.NativeWith(kind.About{Name: "b"}, settings{N: 2}, func(settings) (plugin.Handler, error) { return nil, nil }),

@@ -13,7 +13,8 @@ func change(t testing.TB) *Rewrite {
 		t.Fatal(err)
 	}
 	r := new(Rewrite)
-	if err := errors.Join(r.Set([]string{"a", "b"}, p), r.Set([]string{"é"}, p), r.Remove([]string{"c"}), r.Remove([]string{"a", "d"})); err != nil {
+	set := errors.Join(r.Set([]string{"a", "b"}, p), r.Set([]string{"é"}, p))
+	if err := errors.Join(set, r.Remove([]string{"c"}), r.Remove([]string{"a", "d"})); err != nil {
 		t.Fatal(err)
 	}
 	return r

@@ -1,12 +1,12 @@
 package pipetest
 
 import (
-	"github.com/penstock-dev/penstock/internal/suggest"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/penstock-dev/penstock/internal/suggest"
 	"github.com/penstock-dev/penstock/internal/yamltree"
 )
 
