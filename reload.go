@@ -294,7 +294,7 @@ func (r *reload) before() *wiring {
 		everybody: r.everybody(),
 		reads: func(c *consumer, stream string) bool {
 			if r.old.pipeline.makes(stream) || !r.next.makes(stream) {
-				return !c.gone && !slices.Contains(r.fresh, c) && slices.Contains(c.from, stream)
+				return !c.gone && !slices.Contains(r.fresh, c) && (slices.Contains(c.from, stream) || slices.Contains(c.lingers, stream))
 			}
 			return slices.Contains(r.order, c) && slices.Contains(r.from(c), stream)
 		},
@@ -305,7 +305,7 @@ func (r *reload) before() *wiring {
 	}
 }
 
-// after is the wiring of the next pipeline, in which those who leave still read what nobody makes any more but others who leave.
+// after is the wiring of the next pipeline, in which what nobody makes any more but others who leave is still read by whoever has read it.
 func (r *reload) after() *wiring {
 	return &wiring{
 		everybody: r.everybody(),
@@ -313,7 +313,10 @@ func (r *reload) after() *wiring {
 			if r.next.makes(stream) {
 				return slices.Contains(r.order, c) && slices.Contains(r.from(c), stream)
 			}
-			return !c.gone && !slices.Contains(r.order, c) && slices.Contains(c.from, stream)
+			if slices.Contains(r.order, c) {
+				return slices.Contains(c.lingers, stream)
+			}
+			return !c.gone && slices.Contains(c.from, stream)
 		},
 		emits: r.emits,
 	}

@@ -218,6 +218,7 @@ func (r *reload) fail(format string, args ...any) {
 // commit goes over to the next pipeline.
 func (r *reload) commit(ctx context.Context) {
 	rt := r.rt
+	r.linger()
 	for c, g := range r.plugins {
 		r.apply(c, g)
 	}
@@ -247,6 +248,20 @@ func (r *reload) commit(ctx context.Context) {
 	}
 	r.changeSources(ctx)
 	r.retire(ctx)
+}
+
+// linger has those who stay go on reading what they have read, as long as somebody who leaves emits to it.
+func (r *reload) linger() {
+	leaving := slices.Concat(r.old.leaving, r.leaving)
+	for _, c := range r.order {
+		if slices.Contains(r.fresh, c) {
+			continue
+		}
+		c.lingers = slices.DeleteFunc(union(c.lingers, c.from), func(stream string) bool {
+			return r.next.makes(stream) ||
+				!slices.ContainsFunc(leaving, func(other *consumer) bool { return slices.Contains(other.emits, stream) })
+		})
+	}
 }
 
 // apply makes g what the plugin c is.

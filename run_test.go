@@ -178,6 +178,30 @@ func TestPluginThatDoesNotStart(t *testing.T) {
 		if _, err := rt.Run(t.Context()); !errors.Is(err, errNo) || !strings.Contains(err.Error(), `"p"`) || in.given != 0 {
 			t.Errorf("%v, %d read", err, in.given)
 		}
+		select {
+		case <-rt.Started():
+			t.Error("it says that it has started")
+		default:
+		}
+	})
+}
+
+// Promise: Started is closed once all runs, and not before.
+func TestStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, _ := prepare(t, penstock.Pipeline{
+			Sources: []penstock.Source{{Name: "in", From: &list{batches: [][]string{{"a"}}}}},
+			Sinks:   []penstock.Sink{{Name: "s", From: []string{"in"}, To: &keep{}}},
+		})
+		select {
+		case <-rt.Started():
+			t.Error("it says that it has started")
+		default:
+		}
+		if _, err := rt.Run(t.Context()); err != nil {
+			t.Error(err)
+		}
+		<-rt.Started()
 	})
 }
 

@@ -24,6 +24,7 @@ type consumer struct {
 	plugin  Plugin // or
 	sink    Sink
 	from    []string
+	lingers []string // streams that it reads beside those, because others who leave still emit to them
 	emits   []string
 	order   bool
 	retry   RetryPolicy

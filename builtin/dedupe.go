@@ -33,7 +33,7 @@ func Dedupe() kind.Kind {
 		Name: "dedupe", Summary: "Forwards the first of messages that are the same, within a window of time.",
 		Doc: "What has been forwarded is remembered in memory: a reload or a swap keeps it, a crash does not, and what comes again " +
 			"after one is forwarded again.",
-		Example: "by: $.id\nwindow: 10m",
+		Example: "dedupe: { by: $.id, window: 10m }\nfrom: flights\nemits: fresh\n",
 	}, DedupeSettings{By: byPayload, Window: 10 * time.Minute, MaxKeys: 100_000, OnError: reject}, newDeduper)
 }
 

@@ -19,7 +19,7 @@ func Filter() kind.Kind {
 	return kind.Plugin(kind.About{
 		Name: "filter", Summary: "Forwards the messages for which a condition is true.",
 		Doc:     "The condition is an expression; one that only compares fields with literals is evaluated without decoding the payload.",
-		Example: "where: 'msg.delay >= 60 && msg.origin == \"SEA\"'",
+		Example: "filter: { where: 'msg.delay >= 60 && msg.origin == \"SEA\"' }\nfrom: flights\nemits: late\n",
 	}, FilterSettings{OnError: reject}, newFilter)
 }
 

@@ -27,8 +27,8 @@ func Map() kind.Kind {
 	return kind.Plugin(kind.About{
 		Name: "map", Summary: "Changes fields of JSON messages, or makes other messages of them.",
 		Doc: "What is not named stays as it stands: the order of the fields, and numbers to the last digit.",
-		Example: "set: { late: msg.delay >= 60, route: 'msg.origin + \"-\" + msg.dest' }\n" +
-			"remove: [crew.phone]",
+		Example: "map:\n  set: { late: msg.delay >= 60, route: 'msg.origin + \"-\" + msg.dest' }\n" +
+			"  remove: [crew.phone]\nfrom: flights\nemits: marked\n",
 	}, MapSettings{OnError: reject}, newMapper)
 }
 

@@ -29,8 +29,9 @@ type RouteSettings struct {
 func Route() kind.Kind {
 	return kind.Plugin(kind.About{
 		Name: "route", Summary: "Sends messages to one of several streams, by conditions.",
-		Doc:     "A message goes to the first stream whose condition is true, or with all: true to each of them.",
-		Example: "routes:\n  - { where: msg.delay >= 60, to: late }\n  - { where: msg.delay >= 0, to: punctual }\ndefault: early",
+		Doc: "A message goes to the first stream whose condition is true, or with all: true to each of them.",
+		Example: "route:\n  routes:\n    - { where: msg.delay >= 60, to: late }\n    - { where: msg.delay >= 0, to: punctual }\n  default: early\n" +
+			"from: flights\nemits: [late, punctual, early]\n",
 	}, RouteSettings{OnError: reject}, newRouter)
 }
 

@@ -33,7 +33,7 @@ func Throttle() kind.Kind {
 	return kind.Plugin(kind.About{
 		Name: "throttle", Summary: "Forwards messages at no more than a given rate.",
 		Doc:     "By default what is beyond the rate waits, and with it everything behind it, so that the source slows down: nothing is lost.",
-		Example: "rate: 100/s\nburst: 20",
+		Example: "throttle: { rate: 100/s, burst: 20 }\nfrom: flights\nemits: paced\n",
 	}, ThrottleSettings{MaxKeys: 10_000, Overflow: wait, MaxWait: 10 * time.Second, OnError: reject}, newThrottle)
 }
 

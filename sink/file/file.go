@@ -19,6 +19,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/penstock-dev/penstock/internal/clock"
@@ -82,6 +83,7 @@ func (s *Sink) Open(_ context.Context, env sink.Env) error {
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}
+	s.slog = s.slog.With("sink", env.Name)
 	s.limit = int64(max(env.MaxBytes, minSearch) + len(s.delim))
 	if env.Takeover {
 		s.cfg.Mode = Append
@@ -207,6 +209,18 @@ func (s *Sink) forget() {
 	s.buf = s.buf[:0]
 }
 
+// hint says what to do when a write has failed.
+func hint(cause error) string {
+	const again = "messages that are not in the file are tried again"
+	switch {
+	case errors.Is(cause, syscall.ENOSPC):
+		return "the disk is full: make room; " + again
+	case errors.Is(cause, syscall.EFBIG):
+		return "the file may not grow any more: raise the limit (ulimit -f), or have it rotated; " + again
+	}
+	return again
+}
+
 // fail settles everything that is pending, after a write or an fsync that failed: what is in the file for sure is done, the file is cut
 // back to its end, the rest fails. It returns the error.
 func (s *Sink) fail(op string, cause error) error {
@@ -222,7 +236,7 @@ func (s *Sink) fail(op string, cause error) error {
 			cutErr = s.log.Cut(good)
 		}
 	}
-	e := &Error{Op: op, Path: s.cfg.Path, Offset: good, Err: cause, Hint: "messages that are not in the file can be tried again"}
+	e := &Error{Op: op, Path: s.cfg.Path, Offset: good, Err: cause, Hint: hint(cause)}
 	if cutErr != nil {
 		s.slog.Warn("file sink: a torn message stays until the file can be cut back; nothing is written before that",
 			"path", s.cfg.Path, "offset", good, "error", cutErr)

@@ -121,6 +121,7 @@ func (s *Sink) Open(ctx context.Context, env sink.Env) error {
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}
+	s.slog = s.slog.With("sink", env.Name)
 	s.since = s.clock.Now()
 	s.mu.Unlock()
 	certs, err := s.cfg.TLS.Config()

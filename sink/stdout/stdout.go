@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/sink"
@@ -54,6 +56,8 @@ type Sink struct {
 	buf     []byte // messages that are not written; its capacity is fixed
 	pending []span // the messages that are in buf, or before it in the same write
 	rest    []byte // of a message that was written in part
+	now     func() time.Time
+	gone    atomic.Pointer[sink.Status] // what Status says; nil while somebody may be reading
 }
 
 // span is the messages lo to hi-1 of a batch.
@@ -62,7 +66,21 @@ type span struct {
 	lo, hi int
 }
 
-var _ sink.Sink = (*Sink)(nil)
+var (
+	_ sink.Sink     = (*Sink)(nil)
+	_ sink.Reporter = (*Sink)(nil)
+)
+
+// Closed is the state of a sink whose reader has gone: nothing can be written any more.
+const Closed = "closed"
+
+// Status says whether the reader has gone; else nothing.
+func (s *Sink) Status() sink.Status {
+	if st := s.gone.Load(); st != nil {
+		return *st
+	}
+	return sink.Status{}
+}
 
 // New makes a sink. It fails if cfg makes no sense.
 func New(cfg Config) (*Sink, error) {
@@ -76,7 +94,10 @@ func New(cfg Config) (*Sink, error) {
 }
 
 // Open takes the standard output, unless there is a writer.
-func (s *Sink) Open(context.Context, sink.Env) error {
+func (s *Sink) Open(_ context.Context, env sink.Env) error {
+	if s.now = time.Now; env.Clock != nil {
+		s.now = env.Clock.Now
+	}
 	if s.w == nil {
 		f, err := openStdout()
 		if err != nil {
@@ -176,6 +197,9 @@ func (s *Sink) failed(n int, cause error) error {
 		cause = io.ErrShortWrite
 	}
 	e := explain(cause)
+	if errors.Is(cause, syscall.EPIPE) && s.gone.Load() == nil {
+		s.gone.Store(&sink.Status{State: Closed, Detail: e.Error(), Since: s.now()})
+	}
 	for _, p := range s.pending {
 		i := p.lo
 		for ; i < p.hi; i++ {

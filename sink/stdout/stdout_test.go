@@ -190,6 +190,33 @@ func TestClosedPipe(t *testing.T) {
 	}
 }
 
+// Promise: a sink whose reader has gone says so, and no other does.
+func TestStatus(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	s, err := New(Config{W: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fate := map[string]error{}
+	if err := errors.Join(s.Open(t.Context(), sink.Env{}), s.Write(t.Context(), lend(t, fate, "a")), s.Flush(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Status(); st.State != "" {
+		t.Errorf("status %+v", st)
+	}
+	r.Close()
+	if err := errors.Join(s.Write(t.Context(), lend(t, fate, "b")), s.Flush(t.Context())); !errors.Is(err, syscall.EPIPE) {
+		t.Fatal(err)
+	}
+	if st := s.Status(); st.State != Closed || !strings.Contains(st.Detail, "closed the pipe") || st.Since.IsZero() {
+		t.Errorf("status %+v", st)
+	}
+}
+
 // The process's standard output gets what is written, and stays open.
 func TestStandardOutput(t *testing.T) {
 	r, w, err := os.Pipe()

@@ -115,6 +115,7 @@ func (s *Sink) Open(_ context.Context, env sink.Env) error {
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}
+	s.slog = s.slog.With("sink", env.Name)
 	var err error
 	if s.tls, err = s.cfg.TLS.Config(); err != nil {
 		return fmt.Errorf("tcp sink: %w", err)

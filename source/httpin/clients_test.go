@@ -258,6 +258,33 @@ func TestStopWithin(t *testing.T) {
 	}
 }
 
+// Promise: whoever has connected before a stop, and sends a request at once, is answered.
+func TestStopBeforeTheRequest(t *testing.T) {
+	r := start(t, rigConfig{})
+	c := r.dial()
+	r.until("the connection", func() bool {
+		r.src.mu.Lock()
+		defer r.src.mu.Unlock()
+		return len(r.src.fresh) == 1
+	})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.stop()
+	}()
+	r.until("the stop", func() bool {
+		r.src.mu.Lock()
+		defer r.src.mu.Unlock()
+		return r.src.quiet != nil
+	})
+	c.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+	if status, s := c.response(); status != 503 || s.Accepted != 0 {
+		t.Errorf("%d %+v, want 503", status, s)
+	}
+	c.closed()
+	<-stopped
+}
+
 func TestCurl(t *testing.T) {
 	curl, err := exec.LookPath("curl")
 	if err != nil {

@@ -85,7 +85,7 @@ func TestDraining(t *testing.T) {
 // Promise: a connection that comes while the source stops is closed.
 func TestLateConnection(t *testing.T) {
 	r, h := offline(t, "", nil)
-	r.src.closeIdle(r.src.serverFor(h, r.in.Env().Logger))
+	r.src.closeFresh(r.src.serverFor(h, r.in.Env().Logger))
 	here, there := net.Pipe()
 	r.src.connState(here, http.StateNew)
 	if _, err := there.Read(make([]byte, 1)); err == nil {

@@ -23,6 +23,7 @@ const (
 	maxHeaderBytes = 64 << 10
 	streamBuffer   = 256 << 10 // of HTTP/2, for each connection and each of its requests
 	closeGrace     = 5 * time.Second
+	freshGrace     = 200 * time.Millisecond
 )
 
 // Source takes messages by HTTP. A request is answered when all its messages are settled, so that what was answered with 200 is never lost;
@@ -42,6 +43,7 @@ type Source struct {
 	server *http.Server
 	fresh  map[net.Conn]struct{} // connections without a request so far
 	idle   bool                  // fresh ones are closed
+	quiet  chan struct{}         // closed when there are no fresh ones; nil while nobody waits for that
 	h      *handler
 }
 
@@ -114,7 +116,7 @@ func (s *Source) Run(ctx context.Context, in source.Intake) error {
 			return err
 		}
 	}
-	ln, config := s.bound, s.config
+	ln, config := &closedOnce{Listener: s.bound}, s.config
 	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(errDraining)
 	stopped := make(chan struct{})
@@ -144,12 +146,28 @@ func (s *Source) Run(ctx context.Context, in source.Intake) error {
 	}
 	s.ledger.drain()
 	cancel(errDraining)
-	s.closeIdle(server)
+	server.SetKeepAlivesEnabled(false) // closes the connections on which there is no request, now and later
+	_ = ln.Close()                     // nobody is let in any more, so there is nothing to be done about an error
+	err := <-served                    // from here on all connections are known
+	s.closeFresh(server)
 	<-s.ledger.idle
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+	if !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("http source: accepting on %s: %w", s.settings.Address, err)
 	}
 	return nil
+}
+
+// closedOnce is a listener that both the source and its server close.
+type closedOnce struct {
+	net.Listener
+	once sync.Once
+	err  error
+}
+
+// Close closes the listener, the first time.
+func (l *closedOnce) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
 }
 
 func (s *Source) serverFor(h http.Handler, log *slog.Logger) *http.Server {
@@ -169,29 +187,46 @@ func (s *Source) serverFor(h http.Handler, log *slog.Logger) *http.Server {
 func (s *Source) connState(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state != http.StateNew {
-		delete(s.fresh, c)
-		return
-	}
-	if s.idle {
+	if state == http.StateNew && s.idle {
 		_ = c.Close() // nothing has been sent on it
 		return
 	}
-	s.fresh[c] = struct{}{}
+	if state == http.StateNew {
+		s.fresh[c] = struct{}{}
+		return
+	}
+	delete(s.fresh, c)
+	if len(s.fresh) == 0 && s.quiet != nil {
+		close(s.quiet)
+		s.quiet = nil
+	}
 }
 
-// closeIdle closes the listener, and the connections on which there is no request.
-func (s *Source) closeIdle(server *http.Server) {
-	now, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = server.Shutdown(now) // does what it does at once; Close waits for the rest
+// closeFresh closes the connections that have sent nothing. Whoever has just connected is about to: for a moment they are waited for, and
+// answered, rather than left to guess what has become of their request. The server, once it has been told of a shutdown, would not do that.
+func (s *Source) closeFresh(server *http.Server) {
+	s.mu.Lock()
+	quiet := make(chan struct{})
+	if len(s.fresh) == 0 {
+		close(quiet)
+	} else {
+		s.quiet = quiet
+	}
+	s.mu.Unlock()
+	select {
+	case <-quiet:
+	case <-time.After(freshGrace):
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.idle = true
+	s.idle, s.quiet = true, nil
 	for c := range s.fresh {
 		_ = c.Close() // nothing has been sent on it
 	}
 	clear(s.fresh)
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = server.Shutdown(now) // tells HTTP/2 clients at once; Close waits for the rest
 }
 
 // Settle tells requests what became of their messages.
