@@ -31,8 +31,9 @@ type letters struct {
 	ours  bool             // opened by us, so closed by us
 
 	mu     sync.Mutex
-	err    error     // of the last Put; nil if it succeeded
-	told   time.Time // when err was logged last
+	err    error           // of the last Put; nil if it succeeded
+	told   time.Time       // when err was logged last
+	known  map[string]bool // plugins and sinks of which a letter has been logged; the goroutine's
 	queue  []burial
 	wake   chan struct{}
 	cancel context.CancelFunc
@@ -112,7 +113,24 @@ func (l *letters) put(ctx context.Context, batch []burial) error {
 	l.mu.Lock()
 	l.err = nil
 	l.mu.Unlock()
+	l.mention(out)
 	return nil
+}
+
+// mention logs the first letter of each plugin and sink: the others are counted.
+func (l *letters) mention(out []deadletter.Letter) {
+	for i := range out {
+		x := &out[i]
+		if l.known[x.Plugin] {
+			continue
+		}
+		if l.known == nil {
+			l.known = map[string]bool{}
+		}
+		l.known[x.Plugin] = true
+		l.rt.p.Logger.Warn("a message went to the dead letters; more of this plugin are counted, and not logged", "plugin", x.Plugin,
+			"reason", fmt.Sprintf("%.200s", x.Reason), "attempts", x.Attempts, "source", x.Source, "directory", filepath.Dir(deadletter.Path(l.rt.p.Data)))
+	}
 }
 
 // bury writes a batch and tells the loops. A letter that the store finds too large keeps no other from being written.

@@ -230,6 +230,43 @@ func TestReloadAddsAndRemoves(t *testing.T) {
 	})
 }
 
+// Promise: a sink that goes over to another stream still gets what the plugin that leaves has to emit to the old one.
+func TestReloadOfAReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, out := &numbers{pause: time.Millisecond}, &keep{}
+		slow := &tally{seen: map[string]int{}, emit: "kept", slow: 200 * time.Microsecond}
+		pipeline := func(from string, plugins ...penstock.Plugin) penstock.Pipeline {
+			return penstock.Pipeline{
+				Sources: []penstock.Source{{Name: "in", From: src, Identity: "numbers"}},
+				Plugins: plugins,
+				Sinks:   []penstock.Sink{{Name: "out", From: []string{from}, To: out, Identity: "keep"}},
+			}
+		}
+		through := penstock.Plugin{Name: "slow", From: []string{"in"}, Emits: []string{"kept"}, Identity: "slow", New: native(slow)}
+		rt, _, stop := running(t, pipeline("kept", through))
+		for i := range 6 {
+			time.Sleep(50 * time.Millisecond)
+			next := pipeline("in")
+			if i%2 == 1 {
+				next = pipeline("kept", through)
+			}
+			if how, err := rt.Reload(t.Context(), next); err != nil || len(how.Failed) > 0 {
+				t.Fatalf("%+v, %v", how, err)
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+		s, err := stop()
+		if err != nil || s.Accepted != s.Settled || s.Dead+s.Retried > 0 {
+			t.Errorf("%+v, %v", s, err)
+		}
+		seen := map[string]int{}
+		for _, n := range out.list {
+			seen[n]++
+		}
+		once(t, "out", seen, int(s.Accepted))
+	})
+}
+
 // Promise: a reload that fails changes nothing, and says why.
 func TestReloadThatFailsChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
