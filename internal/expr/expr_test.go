@@ -108,6 +108,7 @@ func TestBounds(t *testing.T) {
 		{`msg.a + 1 == 2`, ``, "the payload is not JSON"},
 		{`msg.a == 2`, ``, "the payload is not JSON"},
 		{`msg.a == 2`, `{"a"`, "the payload is not JSON"},
+		{`msg.a == 2`, `plain text`, "the payload is not JSON"},
 		{`msg.a == 2`, `{"a":x}`, "the payload is not JSON"},
 		{`msg.a == 2`, `{"a":01}`, "the payload is not JSON"},
 		{`msg.a == 2`, `{"a":1.}`, "the payload is not JSON"},

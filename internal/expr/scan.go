@@ -106,13 +106,22 @@ const (
 	broken          // not JSON
 )
 
+// hasWord says whether b begins with one of the words of JSON.
+func hasWord(b []byte) bool {
+	return bytes.HasPrefix(b, []byte("true")) || bytes.HasPrefix(b, []byte("false")) || bytes.HasPrefix(b, []byte("null"))
+}
+
 // lookup finds the member of the object at offset i of b: the span of its value.
 func lookup(b []byte, i int, name string) (from, to int, f found) {
 	if i >= len(b) {
 		return 0, 0, broken
 	}
-	if b[i] != '{' {
+	switch c := b[i]; {
+	case c == '{':
+	case c == '[', c == '"', c == '-', c >= '0' && c <= '9', hasWord(b[i:]):
 		return 0, 0, notObject
+	default:
+		return 0, 0, broken
 	}
 	i = skipSpace(b, i+1)
 	if i < len(b) && b[i] == '}' {
