@@ -17,6 +17,8 @@ import (
 type intake struct {
 	rt      *Runtime
 	spec    Source
+	key     atomic.Pointer[KeyFunc] // spec.Key, which may be changed
+	past    Row                     // what those of this name that it took the place of have counted; guarded by Runtime.mu
 	graph   atomic.Pointer[graph]
 	account *arena.Account
 	stay    *arena.Account
@@ -159,9 +161,10 @@ func (in *intake) LinkSettled(link uint64) {
 
 // Quiet implements loop.World.
 func (in *intake) Quiet(id loop.ConsumerID, pause uint64, count int) {
-	if c := in.graph.Load().consumers[id]; c.actor != nil {
+	switch c := in.graph.Load().consumers[id]; {
+	case c.actor != nil:
 		c.actor.Quiet(pause, count)
-	} else {
+	case c.to != nil:
 		c.to.Quiet(pause)
 	}
 }

@@ -35,7 +35,8 @@ func (e *KeyError) Error() string {
 
 // keys fills in key and key hash of each frame of b. A key function that panics fails the batch, and nobody else.
 func (in *intake) keys(b *arena.Batch) (err error) {
-	if in.spec.Key == nil {
+	toKey := *in.key.Load()
+	if toKey == nil {
 		return nil
 	}
 	defer func() {
@@ -48,7 +49,7 @@ func (in *intake) keys(b *arena.Batch) (err error) {
 		f := &b.Frames[i]
 		if f.KeyLen == 0 && f.Len > 0 {
 			payload := b.Payload(i)
-			if key := in.spec.Key(payload); len(key) > 0 {
+			if key := toKey(payload); len(key) > 0 {
 				at := uintptr(unsafe.Pointer(unsafe.SliceData(key))) - uintptr(unsafe.Pointer(unsafe.SliceData(payload)))
 				if at > uintptr(len(payload)) || at+uintptr(len(key)) > uintptr(len(payload)) {
 					return &KeyError{Source: in.spec.Name}

@@ -76,8 +76,10 @@ type Source struct {
 	Key   KeyFunc // order and sessions go by it; nil for none
 	Limit int     // messages that may be unsettled at one time; default 100,000
 
-	// Identity says what From, Key and all their settings are: see [Runtime.Reload]. Empty: like nothing else.
+	// Identity says what From is, with all its settings, and KeyName what Key is: see [Runtime.Reload]. An empty Identity is like nothing
+	// else. A source of which only KeyName or Limit change goes on, with the other Key and Limit.
 	Identity string
+	KeyName  string
 }
 
 // Plugin is a handler, the streams that it gets, and how it is run.
@@ -95,8 +97,10 @@ type Plugin struct {
 	Retry   RetryPolicy
 	Mailbox Mailbox
 
-	// Identity says what New makes, and of which Config and Version: see [Runtime.Reload]. Empty: like nothing else.
+	// Identity says what New makes, and of which Config and Version: see [Runtime.Reload]. Empty: like nothing else. A plugin of another
+	// Kind, which may be empty, takes no state over from the one that had its name.
 	Identity string
+	Kind     string
 }
 
 // Sink is where messages of some streams go.

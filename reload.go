@@ -32,6 +32,8 @@ type Reloaded struct {
 // taken out gets what it is owed, for as long as Pipeline.Drain; what is left then goes to the dead letters. No message is lost, and none
 // is handled twice for it. A plugin that emits to a stream goes on to do so until it is done, also when only others that leave read it.
 //
+// A sink that a reload brings does not empty what is there: it may be this pipeline's.
+//
 // Memory, MaxMessage, Data, DeadLetters, Clock, Strict and Linger stay as they are; if p has others for the first three, that is an error.
 // While a reload or a swap is under way, and when the pipeline does not run, it fails with [ErrChanging].
 func (rt *Runtime) Reload(ctx context.Context, p Pipeline) (Reloaded, error) {
@@ -61,11 +63,11 @@ func (rt *Runtime) Reload(ctx context.Context, p Pipeline) (Reloaded, error) {
 	if err != nil {
 		return Reloaded{}, err
 	}
-	if err := r.prepare(ctx); err != nil {
-		return Reloaded{}, errors.Join(fmt.Errorf("nothing has been changed: %w", err), r.undo(ctx))
-	}
 	patience, stop := context.WithTimeoutCause(ctx, r.next.Drain+stopGrace, errNotStopped)
 	defer stop()
+	if err := r.prepare(patience); err != nil {
+		return Reloaded{}, errors.Join(fmt.Errorf("nothing has been changed: %w", err), r.undo(ctx))
+	}
 	if err := r.exchange(patience); err != nil {
 		return Reloaded{}, errors.Join(fmt.Errorf("nothing has been changed: %w", err), r.undo(ctx))
 	}
@@ -84,6 +86,7 @@ type reload struct {
 	record Reloaded
 
 	keep, drop []*intake // of the old sources
+	retuned    []Source  // of those kept: that get another key or limit
 	add        []*intake // sources that are not there, or take the place of another; made by prepare
 
 	order   []*consumer // of the next topology
@@ -172,8 +175,12 @@ func (r *reload) compareSources() {
 		switch {
 		case i < 0:
 			r.note(&r.record.Added, "source", s.Name)
-		case s.Identity == "" || s.Identity != r.old.intakes[i].spec.Identity || s.Limit != r.old.intakes[i].spec.Limit,
+		case s.Identity == "" || s.Identity != r.old.intakes[i].spec.Identity,
 			r.old.intakes[i].failure.Load() != nil:
+			r.note(&r.record.Changed, "source", s.Name)
+		case s.KeyName != r.old.intakes[i].spec.KeyName || s.Limit != r.old.intakes[i].spec.Limit:
+			found[r.old.intakes[i]] = true
+			r.retuned = append(r.retuned, s)
 			r.note(&r.record.Changed, "source", s.Name)
 		default:
 			found[r.old.intakes[i]] = true
@@ -195,7 +202,7 @@ func (r *reload) compareSources() {
 func (r *reload) comparePlugins() error {
 	for _, g := range sorted(r.next.Plugins) {
 		c := r.find("plugin", g.Name)
-		if c != nil && c.plugin.Workers == g.Workers && c.plugin.ByKey == g.ByKey {
+		if c != nil && c.plugin.Workers == g.Workers && c.plugin.ByKey == g.ByKey && c.plugin.Kind == g.Kind {
 			r.order = append(r.order, c)
 			r.plugins[c] = &g
 			switch {
@@ -219,7 +226,7 @@ func (r *reload) comparePlugins() error {
 			r.note(&r.record.Added, "plugin", g.Name)
 			continue
 		}
-		n.waits = true // until c is done: another number of workers, or order, takes another actor
+		n.waits = c.plugin.Kind == g.Kind // until c is done: another number of workers, or order, takes another actor
 		r.note(&r.record.Changed, "plugin", g.Name)
 	}
 	return nil
@@ -229,7 +236,7 @@ func (r *reload) compareSinks() {
 	for _, s := range r.next.Sinks {
 		c := r.find("sink", s.Name)
 		if c == nil {
-			n := r.rt.newSink(s, r.loops[s.Name])
+			n := r.rt.newSink(s, r.loops[s.Name], true)
 			r.order = append(r.order, n)
 			r.fresh = append(r.fresh, n)
 			r.note(&r.record.Added, "sink", s.Name)

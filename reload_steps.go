@@ -30,7 +30,7 @@ func (r *reload) prepare(ctx context.Context) error {
 		return err
 	}
 	for _, n := range r.fresh {
-		if c := r.find(n.kind(), n.name); c != nil {
+		if c := r.find(n.kind(), n.name); c != nil && n.waits {
 			if err := n.actor.CanTakeOver(c.actor); err != nil {
 				return err
 			}
@@ -229,6 +229,11 @@ func (r *reload) commit(ctx context.Context) {
 			c.sink.Identity = "" // the next reload tries again
 		}
 	}
+	for _, s := range r.retuned {
+		i := slices.IndexFunc(r.keep, func(in *intake) bool { return in.spec.Name == s.Name })
+		r.keep[i].spec.Key, r.keep[i].spec.KeyName, r.keep[i].spec.Limit = s.Key, s.KeyName, s.Limit
+		r.keep[i].key.Store(&s.Key)
+	}
 	for _, n := range r.fresh {
 		if c := r.find(n.kind(), n.name); c != nil {
 			rt.mu.Lock()
@@ -274,8 +279,8 @@ func (r *reload) apply(c *consumer, g *Plugin) {
 	}
 }
 
-// changeSources ends the sources that are not wanted any more, and runs those that are. One that takes the place of another waits for its
-// end, so that what both read, such as a cursor, has one owner at a time.
+// changeSources ends the sources that are not wanted any more, and runs those that are. One that takes the place of a source with a cursor
+// waits for its end, so that the cursor has one owner at a time.
 func (r *reload) changeSources(ctx context.Context) {
 	rt := r.rt
 	var ending sync.WaitGroup
@@ -284,6 +289,11 @@ func (r *reload) changeSources(ctx context.Context) {
 		in.cancel()
 		ending.Go(func() {
 			<-in.ended // it has Drain for that
+			if n := in.driver.Counts().Returned; n > 0 {
+				mu.Lock()
+				r.fail("source %q: %d messages were not settled within %v and were given back", in.spec.Name, n, r.old.pipeline.Drain)
+				mu.Unlock()
+			}
 			if err := in.spec.From.Close(context.WithoutCancel(ctx)); err != nil {
 				mu.Lock()
 				r.fail("source %q: close: %v", in.spec.Name, err)
@@ -291,15 +301,18 @@ func (r *reload) changeSources(ctx context.Context) {
 			}
 		})
 	}
-	replaces := func(in *intake) bool {
-		return slices.ContainsFunc(r.drop, func(old *intake) bool { return old.spec.Name == in.spec.Name })
+	waits := func(in *intake) bool {
+		return slices.ContainsFunc(r.drop, func(old *intake) bool {
+			_, cursor := old.spec.From.(source.Checkpointer)
+			return cursor && old.spec.Name == in.spec.Name
+		})
 	}
-	r.launch(func(in *intake) bool { return !replaces(in) })
+	r.launch(func(in *intake) bool { return !waits(in) })
 	ending.Wait()
 	for _, in := range r.drop {
 		rt.forget(in)
 	}
-	r.launch(replaces)
+	r.launch(waits)
 }
 
 func (r *reload) launch(which func(in *intake) bool) {
@@ -326,14 +339,26 @@ func (rt *Runtime) forget(in *intake) {
 	}
 	t := *rt.top.Load()
 	t.intakes = slices.DeleteFunc(slices.Clone(t.intakes), func(other *intake) bool { return other == in })
+	for _, other := range t.intakes {
+		if other.spec.Name == in.spec.Name {
+			other.past.accumulate(in.row(&counts))
+		}
+	}
 	rt.top.Store(&t)
 	rt.mu.Unlock()
 	for id, c := range g.consumers {
 		c.detach(in.driver.Lane(loop.ConsumerID(id)))
 	}
 	g.revoke(0, len(g.consumers))
-	if err := errors.Join(in.account.Close(), in.stay.Close()); err != nil { // a handler that has not returned: it gives it back when it does
-		in.env.Logger.Warn("memory of a source that was taken out is still on loan", "source", in.spec.Name, "error", err)
+	for _, account := range []*arena.Account{in.account, in.stay} {
+		if account.Close() == nil {
+			continue
+		}
+		if err := account.Resize(0, 0); err != nil { // others may have what it was guaranteed
+			in.env.Logger.Error("memory of a source that was taken out stays reserved", "source", in.spec.Name, "error", err)
+		}
+		in.env.Logger.Warn("a handler still has messages of a source that was taken out: their memory is free when it returns", "source",
+			in.spec.Name, "bytes", account.Used())
 	}
 }
 
@@ -396,6 +421,15 @@ func (r *reload) end(ctx context.Context, c *consumer) error {
 	t := *rt.top.Load()
 	t.leaving = slices.DeleteFunc(slices.Clone(t.leaving), func(other *consumer) bool { return other == c })
 	rt.top.Store(&t)
+	for _, in := range t.intakes {
+		g := *in.graph.Load()
+		if id := slices.Index(g.consumers, c); id >= 0 {
+			g.consumers = slices.Clone(g.consumers)
+			g.consumers[id] = c.tombstone()
+			in.graph.Store(&g)
+			in.driver.Forget(loop.ConsumerID(id))
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -91,7 +91,7 @@ func (rt *Runtime) wire() (err error) {
 		t.consumers = append(t.consumers, c)
 	}
 	for _, s := range rt.p.Sinks {
-		t.consumers = append(t.consumers, rt.newSink(s, loops[s.Name]))
+		t.consumers = append(t.consumers, rt.newSink(s, loops[s.Name], false))
 	}
 	w := settled(t.consumers)
 	for _, s := range rt.p.Sources {
@@ -146,7 +146,7 @@ func (rt *Runtime) newPlugin(g Plugin, p *Pipeline, loops int) (*consumer, error
 	c.actor = actor.New(actor.Config{
 		Name: g.Name, Version: g.Version, New: g.New, Settings: settings, Workers: g.Workers, Order: g.ByKey, Timeout: max(g.Timeout, 0),
 		Spawn: 1024, Strict: rt.p.Strict, Emits: g.Emits, MaxMessage: rt.p.MaxMessage, MaxEmit: perCall, EmitMemory: emits, HoldMemory: rt.hold,
-		Restart: actor.Restart{Backoff: 100 * time.Millisecond, Max: 10 * time.Second, Crashes: maxCrashes, Within: time.Minute},
+		Restart: actor.Restart{Backoff: 100 * time.Millisecond, Max: 10 * time.Second, Crashes: maxCrashes, Within: 5 * time.Minute},
 		Arena:   rt.arena, Hash: rt.hash, Places: c.places - spare, Spare: spare, Clock: rt.p.Clock,
 		Logger: rt.p.Logger, Link: func() uint64 { return rt.link.Add(1) },
 		Orphan: func(stream string) (*loop.Lane, error) { return rt.home(c, stream) },
@@ -166,13 +166,15 @@ func (g *Plugin) settings() (json.RawMessage, error) {
 	return settings, nil
 }
 
-// newSink makes the consumer of a sink that so many sources reach.
-func (rt *Runtime) newSink(s Sink, loops int) *consumer {
+// newSink makes the consumer of a sink that so many sources reach. takeover says that the pipeline runs already.
+func (rt *Runtime) newSink(s Sink, loops int, takeover bool) *consumer {
+	env := rt.env(s.Name, "")
+	env.Takeover = takeover
 	c := newConsumer(nil, &s)
 	c.loops, c.places = loops, credit(loops)*max(loops, 1)+spare
 	c.to = actor.NewSink(actor.SinkConfig{
 		Name: s.Name, Sink: s.To, Flush: actor.FlushPolicy{Messages: 10_000, Bytes: 1 << 20, Every: s.Flush},
-		Places: c.places - spare, Spare: spare, Clock: rt.p.Clock, Logger: rt.p.Logger, Env: rt.env(s.Name, ""),
+		Places: c.places - spare, Spare: spare, Clock: rt.p.Clock, Logger: rt.p.Logger, Env: env,
 	})
 	return c
 }
@@ -222,6 +224,7 @@ func (rt *Runtime) newIntake(s Source, p *Pipeline, w *wiring) (*intake, error) 
 		rt: rt, spec: s, account: account, stay: stay, env: rt.env(s.Name, s.Name), stopped: make(chan struct{}), ended: make(chan struct{}),
 		drained: make(chan int, 1), epochs: map[uint32]uint32{}, last: map[uint32]uint32{},
 	}
+	in.key.Store(&s.Key)
 	g, err := w.reach(s.Name, nil)
 	if err != nil {
 		return nil, errors.Join(err, account.Close(), stay.Close())
@@ -241,7 +244,7 @@ func (rt *Runtime) newIntake(s Source, p *Pipeline, w *wiring) (*intake, error) 
 	return in, nil
 }
 
-// maxCrashes within a minute quarantine a plugin. It is well above the default attempts at one message, so that a message that always
+// maxCrashes within five minutes quarantine a plugin. It is well above the default attempts at one message, so that a message that always
 // panics is buried before that.
 const maxCrashes = 20
 

@@ -86,10 +86,19 @@ func (in *intake) row(counts *loop.Counts) Row {
 		Name: in.spec.Name, Kind: "source", State: in.state(), Accepted: counts.Accepted, Settled: counts.Settled, Returned: counts.Returned,
 		Bad: in.bad.Load(), Oldest: time.Duration(counts.Oldest) * time.Millisecond,
 	}
+	r.accumulate(in.past)
 	if err := in.failure.Load(); err != nil {
 		r.Error = (*err).Error()
 	}
 	return r
+}
+
+// accumulate adds what another source of the same name has counted.
+func (r *Row) accumulate(past Row) {
+	r.Accepted += past.Accepted
+	r.Settled += past.Settled
+	r.Returned += past.Returned
+	r.Bad += past.Bad
 }
 
 // state is where the source is.

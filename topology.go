@@ -23,6 +23,7 @@ type consumer struct {
 	name    string
 	plugin  Plugin // or
 	sink    Sink
+	isSink  bool
 	from    []string
 	lingers []string // streams that it reads beside those, because others who leave still emit to them
 	emits   []string
@@ -51,7 +52,7 @@ func newConsumer(g *Plugin, s *Sink) *consumer {
 		c.plugin = *g
 		c.name, c.from, c.emits, c.order, c.retry, c.mailbox = g.Name, g.From, g.Emits, g.ByKey, g.Retry, g.Mailbox
 	} else {
-		c.sink = *s
+		c.sink, c.isSink = *s, true
 		c.name, c.from, c.retry, c.mailbox = s.Name, s.From, s.Retry, Mailbox{Bytes: defaultMailbox}
 	}
 	return c
@@ -59,10 +60,15 @@ func newConsumer(g *Plugin, s *Sink) *consumer {
 
 // kind is what the consumer is called in rows and records.
 func (c *consumer) kind() string {
-	if c.actor != nil {
-		return "plugin"
+	if c.isSink {
+		return "sink"
 	}
-	return "sink"
+	return "plugin"
+}
+
+// tombstone keeps the place of a consumer that has been stopped in the graphs of sources, without all that it was made of.
+func (c *consumer) tombstone() *consumer {
+	return &consumer{name: c.name, isSink: c.isSink, gone: true, heir: c.heir}
 }
 
 // mail is where loops put deliveries.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +55,7 @@ type Record struct {
 	Trigger string    `json:"trigger"` // SIGHUP, watch or api
 	Error   string    `json:"error,omitempty"`
 	penstock.Reloaded
+	RestartNeeded []string `json:"restart_needed,omitempty"` // settings that have changed in the file and are as they were until a restart
 }
 
 // Config is what a Server is made of.
@@ -193,7 +193,7 @@ func (s *Server) Start(ctx context.Context) error {
 		return &AddressError{s.cfg.Address, err, "is another process there? Choose another port with listen, port 0 for any that is free, or " +
 			"listen: off for none"}
 	}
-	s.local = kind.Loopback(hostOf(s.cfg.Address))
+	s.local = kind.Loopback(kind.Host(s.cfg.Address))
 	if a, ok := ln.Addr().(*net.TCPAddr); ok {
 		s.local = a.IP.IsLoopback()
 	}
@@ -270,12 +270,4 @@ func (s *Server) connState(c net.Conn, now http.ConnState) {
 		return
 	}
 	s.fresh[c] = struct{}{}
-}
-
-// hostOf is the host of an address or a header Host, with or without a port.
-func hostOf(address string) string {
-	if host, _, err := net.SplitHostPort(address); err == nil {
-		return host
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(address, "["), "]")
 }

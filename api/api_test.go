@@ -214,7 +214,7 @@ func FuzzHost(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if !kind.Loopback(hostOf(s)) || strings.Contains(strings.ToLower(s), "localhost") {
+		if !kind.Loopback(kind.Host(s)) || strings.Contains(strings.ToLower(s), "localhost") {
 			return
 		}
 		if a, err := netip.ParseAddrPort(s); err == nil && a.Addr().Unmap().IsLoopback() {

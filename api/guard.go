@@ -23,7 +23,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		// A name that others have made to mean this machine would let their pages read what is here.
-		if s.local && r.Host != "" && !kind.Loopback(hostOf(r.Host)) {
+		if s.local && r.Host != "" && !kind.Loopback(kind.Host(r.Host)) {
 			refuse(w, http.StatusForbidden, fmt.Sprintf("host %q: this port is for this machine only: ask for 127.0.0.1 or localhost", r.Host))
 			return
 		}

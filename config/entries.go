@@ -333,6 +333,18 @@ func (r *reader) claim(what string, by owner) {
 	if strings.HasPrefix(what, "tcp ") && strings.HasSuffix(what, ":0") {
 		return
 	}
+	if path, reads := strings.CutPrefix(what, "read "); reads {
+		if other, taken := r.claims["file "+path]; taken {
+			r.Add(by.pos, "%s: %s writes %s, at %v: what is read must be another file", by.name, other.name, path, other.pos)
+		}
+		r.claims[what] = by
+		return
+	}
+	if path, writes := strings.CutPrefix(what, "file "); writes {
+		if other, taken := r.claims["read "+path]; taken {
+			r.Add(by.pos, "%s: %s reads %s, at %v: write to another file", by.name, other.name, path, other.pos)
+		}
+	}
 	if other, taken := r.claims[what]; taken {
 		r.Add(by.pos, "%s: %s has %s already, at %v: only one can", by.name, other.name, what, other.pos)
 		return

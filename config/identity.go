@@ -13,10 +13,10 @@ import (
 	"github.com/penstock-dev/penstock/kind"
 )
 
-// Identity is a hash of all that makes the source what it is: its kind and settings, frame, delimiter and key. Where things stand in the
+// Identity is a hash of all that makes the source what it is: its kind and settings, frame and delimiter. Where things stand in the
 // file, and whether a default is written out, does not change it.
 func (s *Source) Identity() string {
-	return identity("source", s.Kind.Name, s.Settings, s.Frame, s.Delimiter, s.Key.String())
+	return identity("source", s.Kind.Name, s.Settings, s.Frame, s.Delimiter)
 }
 
 // Identity is a hash of the plugin's kind and settings, the streams that it may emit to, and its version.

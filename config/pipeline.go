@@ -69,7 +69,7 @@ func (c *Config) pipeline() penstock.Pipeline {
 
 // runtime is the source for the runtime, but for From.
 func (s *Source) runtime() penstock.Source {
-	out := penstock.Source{Name: s.Name, Limit: s.Limit, Identity: s.Identity()}
+	out := penstock.Source{Name: s.Name, Limit: s.Limit, Identity: s.Identity(), KeyName: s.Key.String()}
 	if path := s.Key.Path(); len(path) > 0 {
 		out.Key = penstock.JSONKey(path...)
 	}
@@ -81,7 +81,7 @@ func (g *Plugin) runtime() penstock.Plugin {
 	out := penstock.Plugin{
 		Name: g.Name, Version: g.Version, From: g.From.Texts(), Emits: g.Emits.Texts(), Config: g.Config,
 		ByKey: g.Order == "key", Timeout: g.Timeout, Retry: g.Retry.policy(),
-		Mailbox: penstock.Mailbox{Bytes: int64(g.Mailbox.Bytes), DropOldest: g.Mailbox.Overflow == "drop_oldest"}, Identity: g.Identity(),
+		Mailbox: penstock.Mailbox{Bytes: int64(g.Mailbox.Bytes), DropOldest: g.Mailbox.Overflow == "drop_oldest"}, Identity: g.Identity(), Kind: g.Kind.Name,
 	}
 	if g.Mode == "pool" {
 		if out.Workers = g.Workers; out.Workers == 0 {

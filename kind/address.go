@@ -15,17 +15,21 @@ func Loopback(host string) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
+// Host is the host of an address or of a header Host, with or without a port.
+func Host(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(address, "["), "]")
+}
+
 // Exposed is what is missing before it is safe to listen at an address, host:port: "tls" and "a token (or tls.client_ca)". It is empty if
 // nothing is, as at an address that only this machine can reach.
 func Exposed(address string, tls *ServerTLS, token bool) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
 	const known = "a token (or tls.client_ca)"
 	authenticated := token || tls != nil && tls.ClientCA != ""
 	switch {
-	case Loopback(host), tls != nil && authenticated:
+	case Loopback(Host(address)), tls != nil && authenticated:
 		return ""
 	case authenticated:
 		return "tls"

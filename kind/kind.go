@@ -127,7 +127,8 @@ type Checked interface {
 }
 
 // Claimer is an optional interface of settings: Claims names what only one entry of a pipeline may have, such as
-// "file /var/log/out.ndjson" or "tcp 127.0.0.1:9000". Two entries with the same claim are an error.
+// "file /var/log/out.ndjson" or "tcp 127.0.0.1:9000". Two entries with the same claim are an error. "read PATH" says that a file is read:
+// others may read it too, but nobody may claim "file PATH".
 type Claimer interface {
 	Claims() []string
 }

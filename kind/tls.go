@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -14,15 +15,16 @@ import (
 type ServerTLS struct {
 	Cert     string `yaml:"cert" jsonschema:"required,example=server.pem" jsonschema_description:"Certificate chain in PEM. A file that has changed is read again."`
 	Key      string `yaml:"key" jsonschema:"required,example=server.key" jsonschema_description:"Private key in PEM."`
-	ClientCA string `yaml:"client_ca" jsonschema:"example=clients.pem" jsonschema_description:"With it, a client must show a certificate that one of these signed."`
+	ClientCA string `yaml:"client_ca" jsonschema:"example=clients.pem" jsonschema_description:"With it, a client must show a certificate that one of these signed. A file that has changed is read again."`
 }
 
-// Config loads the files. A nil ServerTLS gives a nil config.
+// Config loads the files. A nil ServerTLS gives a nil config. Files that have changed are read again, at most every ten seconds; while they
+// cannot be read, what was read before serves.
 func (t *ServerTLS) Config() (*tls.Config, error) {
 	if t == nil {
 		return nil, nil
 	}
-	pair := &keyPair{cert: t.Cert, key: t.Key}
+	pair, clients := newKeyPair(t.Cert, t.Key), newPool(t.ClientCA)
 	if _, err := pair.get(); err != nil {
 		return nil, err
 	}
@@ -30,12 +32,23 @@ func (t *ServerTLS) Config() (*tls.Config, error) {
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.get() },
 	}
-	if t.ClientCA != "" {
-		pool, err := readPool(t.ClientCA)
-		if err != nil {
+	if t.ClientCA == "" {
+		return cfg, nil
+	}
+	cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	first, err := clients.get()
+	if err != nil {
+		return nil, err
+	}
+	cfg.ClientCAs = first
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now, err := clients.get()
+		if err != nil || now == first {
 			return nil, err
 		}
-		cfg.ClientCAs, cfg.ClientAuth = pool, tls.RequireAndVerifyClientCert
+		other := cfg.Clone()
+		other.ClientCAs, other.GetConfigForClient = now, nil
+		return other, nil
 	}
 	return cfg, nil
 }
@@ -56,7 +69,7 @@ func (t *ClientTLS) Config() (*tls.Config, error) {
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.Insecure}
 	if t.CA != "" {
-		pool, err := readPool(t.CA)
+		pool, err := newPool(t.CA).get()
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +79,7 @@ func (t *ClientTLS) Config() (*tls.Config, error) {
 		return nil, errors.New("tls: cert and key go together: set both or none")
 	}
 	if t.Cert != "" {
-		pair := &keyPair{cert: t.Cert, key: t.Key}
+		pair := newKeyPair(t.Cert, t.Key)
 		if _, err := pair.get(); err != nil {
 			return nil, err
 		}
@@ -75,52 +88,69 @@ func (t *ClientTLS) Config() (*tls.Config, error) {
 	return cfg, nil
 }
 
-func readPool(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls: %s holds no certificate in PEM", path)
-	}
-	return pool, nil
-}
-
-// keyPair is a certificate and its key, read again when the certificate's file has changed, and looked at no more than every ten seconds.
-type keyPair struct {
-	cert, key string
+// watched is what was read from files, and is read again when one of them has changed.
+type watched[T any] struct {
+	paths []string
+	read  func() (*T, error)
 
 	mu      sync.Mutex
-	loaded  *tls.Certificate
-	changed time.Time
+	loaded  *T
+	changed []time.Time // of the files, when they were read
 	looked  time.Time
 }
 
 const lookEvery = 10 * time.Second
 
-func (p *keyPair) get() (*tls.Certificate, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	if p.loaded != nil && now.Sub(p.looked) < lookEvery {
-		return p.loaded, nil
-	}
-	p.looked = now
-	info, err := os.Stat(p.cert)
-	if err == nil && p.loaded != nil && info.ModTime().Equal(p.changed) {
-		return p.loaded, nil
-	}
-	pair, err := tls.LoadX509KeyPair(p.cert, p.key)
-	if err != nil {
-		if p.loaded != nil { // half-written, perhaps: the old one serves until the new one can be read
-			return p.loaded, nil
+// newKeyPair is a certificate and its key.
+func newKeyPair(cert, key string) *watched[tls.Certificate] {
+	return &watched[tls.Certificate]{paths: []string{cert, key}, read: func() (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("tls: certificate %s with key %s: %w", cert, key, err)
 		}
-		return nil, fmt.Errorf("tls: certificate %s with key %s: %w", p.cert, p.key, err)
+		return &pair, nil
+	}}
+}
+
+// newPool is the certificates of a file.
+func newPool(path string) *watched[x509.CertPool] {
+	return &watched[x509.CertPool]{paths: []string{path}, read: func() (*x509.CertPool, error) {
+		pem, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls: %s holds no certificate in PEM", path)
+		}
+		return pool, nil
+	}}
+}
+
+// get looks at the files no more than every ten seconds. What was read serves until something else can be read: files may be half-written.
+func (w *watched[T]) get() (*T, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if w.loaded != nil && now.Sub(w.looked) < lookEvery {
+		return w.loaded, nil
 	}
-	p.loaded = &pair
-	if info != nil {
-		p.changed = info.ModTime()
+	w.looked = now
+	times := make([]time.Time, len(w.paths))
+	for i, path := range w.paths {
+		if info, err := os.Stat(path); err == nil {
+			times[i] = info.ModTime()
+		}
 	}
-	return p.loaded, nil
+	if w.loaded != nil && slices.EqualFunc(times, w.changed, time.Time.Equal) {
+		return w.loaded, nil
+	}
+	read, err := w.read()
+	switch {
+	case err == nil:
+		w.loaded, w.changed = read, times
+	case w.loaded == nil:
+		return nil, err
+	}
+	return w.loaded, nil
 }

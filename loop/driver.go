@@ -119,6 +119,14 @@ func (d *Driver) Reshape(g *Graph, mailboxes []chan<- Delivery, window Window, a
 	d.Post(Event{Kind: Reshape, Detail: &Detail{Graph: g, Window: window, After: after}})
 }
 
+// Forget lets go of the mailbox of a consumer that is retired. Calls of Reshape and Forget must not overlap.
+func (d *Driver) Forget(id ConsumerID) {
+	s := *d.shape.Load()
+	s.lanes = slices.Clone(s.lanes)
+	s.lanes[id] = &Lane{driver: d, id: id}
+	d.shape.Store(&s)
+}
+
 // Gate is where the source waits while its window is full.
 func (d *Driver) Gate() *Gate { return &d.gate }
 

@@ -73,10 +73,11 @@ func (q *quiet) look() look {
 	return l
 }
 
-// waiting says whether a goroutine in that state goes on only when another lets it.
+// waiting says whether a goroutine in that state goes on only when another lets it. "semacquire" is not one of the states: there waits
+// who is about to start a garbage collection, for the world that is stopped while we look.
 func waiting(state string) bool {
 	switch state {
-	case "chan receive", "chan send", "select", "semacquire", "coroutine", "finalizer wait", "cleanup wait":
+	case "chan receive", "chan send", "select", "coroutine", "finalizer wait", "cleanup wait":
 		return true
 	}
 	return strings.HasPrefix(state, "sync.")

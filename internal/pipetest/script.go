@@ -148,26 +148,17 @@ func (x *script) rest(ctx context.Context) error { return x.comeToRest(ctx, forb
 // forbearance is for how long, in real time, what waits for the world outside is waited for: a request over a network, say.
 const forbearance = 2 * time.Second
 
-// looks is how many in a row must find nothing that can go on: under the race detector one alone has been seen to miss a goroutine.
-const looks = 4
-
 // comeToRest waits until nothing can go on but what waits for the world outside, and that has done so for long; it is waited for no more.
 func (x *script) comeToRest(ctx context.Context, long time.Duration) error {
-	for try, still := 0, 0; ; try++ {
+	for try := 0; ; try++ {
 		for range 4 {
 			runtime.Gosched()
 		}
 		l := x.look()
 		busy := l.busy()
-		if busy != "" {
-			still = 0
-		}
 		switch {
 		case busy == "" && !x.impatient(&l):
-			if still++; still == looks {
-				return nil
-			}
-			continue
+			return nil
 		case l.running == "" && len(l.outside) > 0 && x.waited(&l, long):
 			for id := range l.outside {
 				x.quiet.idlers[id] = true

@@ -38,16 +38,19 @@ type Advice struct {
 
 // ReadFile reads a file for Parse. One of more than [MaxFile] bytes is an [*Error]; its size is looked at before anything is read.
 func ReadFile(path string, a Advice) ([]byte, error) {
+	info, err := os.Stat(path) // before it is opened: opening a pipe waits for whoever writes to it
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file: name one", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().IsRegular() && info.Size() > MaxFile {
+	if info.Size() > MaxFile {
 		p := NewProblems(path)
 		p.Add(Pos{File: path}, tooLarge, MaxFile, a.TooLarge)
 		return nil, p.Err()

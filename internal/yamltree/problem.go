@@ -48,6 +48,7 @@ type Problems struct {
 	list  []Problem
 	files map[string]int // in the order in which they are read
 	more  int            // beyond maxProblems
+	held  []string       // what variables stand for: it may be secret
 }
 
 // NewProblems gathers what is wrong with some files. Their order is that of the problems at the end.
@@ -59,7 +60,17 @@ func NewProblems(files ...string) *Problems {
 	return p
 }
 
-// Add notes a problem. Line breaks in the message become spaces. What is noted already is not noted again: what stands under an anchor is
+// shortest is the length from which on what a variable stands for is hidden: shorter text is in every other word.
+const shortest = 6
+
+// hide keeps what a variable stands for out of messages.
+func (p *Problems) hide(value string) {
+	if len(value) >= shortest && !slices.Contains(p.held, value) {
+		p.held = append(p.held, value)
+	}
+}
+
+// Add notes a problem. Line breaks in the message become spaces, and what variables stand for becomes "...". What is noted already is not noted again: what stands under an anchor is
 // met once for each alias.
 func (p *Problems) Add(pos Pos, format string, args ...any) {
 	if len(p.list) >= maxProblems {
@@ -67,6 +78,9 @@ func (p *Problems) Add(pos Pos, format string, args ...any) {
 		return
 	}
 	message := strings.NewReplacer("\n", " ", "\r", " ").Replace(fmt.Sprintf(format, args...))
+	for _, value := range p.held {
+		message = strings.ReplaceAll(message, value, "...")
+	}
 	one := Problem{File: pos.File, Line: max(pos.Line, 1), Column: max(pos.Column, 1), Message: message}
 	if !slices.Contains(p.list, one) {
 		p.list = append(p.list, one)

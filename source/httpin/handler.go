@@ -20,6 +20,7 @@ const patience = time.Second
 
 // handler answers requests. It is made for one run of a source, knows no network, and serves any number of requests concurrently.
 type handler struct {
+	origins   http.CrossOriginProtection // against pages in browsers of this machine, where no token is asked for
 	settings  Settings
 	framing   decode.Framing
 	delimiter int
@@ -72,6 +73,8 @@ func (h *handler) door(w http.ResponseWriter, r *http.Request) answer {
 	case !h.authorized(r):
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		return refuse(http.StatusUnauthorized, "no token, or a wrong one: send the header Authorization: Bearer TOKEN")
+	case len(h.tokens) == 0 && h.origins.Check(r) != nil:
+		return refuse(http.StatusForbidden, "this comes from a page of another site in a browser: if it may, set tokens and send one")
 	case r.URL.Path != h.settings.Path:
 		return refuse(http.StatusNotFound, "messages are not taken at this path: look at the setting path of the source")
 	case r.Method != http.MethodPost && r.Method != http.MethodPut:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/decode"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/source"
 	"github.com/penstock-dev/penstock/source/sourcetest"
@@ -164,6 +165,28 @@ func TestOneSlab(t *testing.T) {
 			for _, s := range slabs[1:] {
 				s.Release()
 			}
+		}
+	}
+}
+
+// Promise: without tokens, pages of other sites cannot post by way of a browser on this machine; programs can.
+func TestPagesOfOthers(t *testing.T) {
+	for _, c := range []struct {
+		name, header, value string
+		want                int
+	}{
+		{"a program", "", "", 0},
+		{"a page of this address", "Sec-Fetch-Site", "same-origin", 0},
+		{"a page of another site", "Sec-Fetch-Site", "cross-site", http.StatusForbidden},
+		{"a page of another site in an old browser", "Origin", "http://evil.example", http.StatusForbidden},
+	} {
+		h := &handler{settings: Settings{Path: "/", MaxRequests: 1, MaxBody: 1}, framing: decode.Lines(nil)}
+		r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8080/", http.NoBody)
+		if c.header != "" {
+			r.Header.Set(c.header, c.value)
+		}
+		if got := h.door(httptest.NewRecorder(), r).status; got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package stdin
 
 import (
 	"io"
+	"sync/atomic"
 
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/source"
@@ -24,7 +25,12 @@ func Kind(in io.Reader) kind.Kind {
 			"a crash delivery is at most once.",
 		Example: "stdin: {}\nframe: lines\n",
 	}
+	taken := new(atomic.Bool)
 	return kind.Source(about, Settings{}, func(_ Settings, env kind.Env) (source.Source, error) {
-		return New(Config{Reader: in, Framing: env.Frame, Delimiter: env.Delimiter})
+		s, err := New(Config{Reader: in, Framing: env.Frame, Delimiter: env.Delimiter})
+		if err == nil {
+			s.taken = taken
+		}
+		return s, err
 	})
 }

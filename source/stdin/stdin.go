@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-dev/penstock/decode"
@@ -27,9 +28,27 @@ type Config struct {
 type Source struct {
 	cfg     Config
 	framing decode.Framing
+	taken   *atomic.Bool // whether some source has the input; nil if nobody minds
+	has     bool         // this one has it
 }
 
-var _ source.Source = (*Source)(nil)
+var (
+	_ source.Source   = (*Source)(nil)
+	_ source.Preparer = (*Source)(nil)
+)
+
+// ErrTaken says that another source of the pipeline reads the input, and has a part of a message in hand that it could not pass on.
+var ErrTaken = errors.New("stdin source: the standard input is being read: a source of it cannot be changed while the pipeline runs; " +
+	"start the pipeline anew")
+
+// Prepare takes the input. It fails with [ErrTaken] where another source has it.
+func (s *Source) Prepare(context.Context, source.Env) error {
+	if s.taken != nil && !s.taken.CompareAndSwap(false, true) {
+		return ErrTaken
+	}
+	s.has = true
+	return nil
+}
 
 // New checks cfg and makes a Source. It reads nothing.
 func New(cfg Config) (*Source, error) {
@@ -173,5 +192,10 @@ func (p *pump) Read(b []byte) (int, error) {
 // Settle has nobody to tell.
 func (s *Source) Settle(source.Settlement) {}
 
-// Close does nothing: the input is not ours.
-func (s *Source) Close(context.Context) error { return nil }
+// Close lets another source have the input, which stays open: it is not ours.
+func (s *Source) Close(context.Context) error {
+	if s.taken != nil && s.has {
+		s.taken.Store(false)
+	}
+	return nil
+}
