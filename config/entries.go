@@ -320,7 +320,7 @@ func (r *reader) check(d *decoder, settings any, whole Pos) {
 			}
 			field = field[:max(strings.LastIndexAny(field, ".["), 0)]
 		}
-		message := p.Message
+		message := d.Hide(p.Message)
 		if p.Field != "" && !strings.HasPrefix(message, p.Field) {
 			message = p.Field + ": " + message
 		}

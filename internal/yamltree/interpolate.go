@@ -71,7 +71,7 @@ func (b *builder) variable(inner string) (string, error) {
 			"write ${NAME} or ${NAME:-default}, or $${ for the two characters themselves", inner)
 	}
 	held, set := b.getenv(name)
-	b.hide(held)
+	b.hold(held)
 	switch {
 	case optional && held == "": // as in a shell, which takes the default for an empty one too
 		return preset, nil

@@ -63,14 +63,22 @@ func NewProblems(files ...string) *Problems {
 // shortest is the length from which on what a variable stands for is hidden: shorter text is in every other word.
 const shortest = 6
 
-// hide keeps what a variable stands for out of messages.
-func (p *Problems) hide(value string) {
+// hold remembers what a variable stands for; see Hide.
+func (p *Problems) hold(value string) {
 	if len(value) >= shortest && !slices.Contains(p.held, value) {
 		p.held = append(p.held, value)
 	}
 }
 
-// Add notes a problem. Line breaks in the message become spaces, and what variables stand for becomes "...". What is noted already is not noted again: what stands under an anchor is
+// Hide is a message of somebody who does not know of variables, with "..." for what they stand for.
+func (p *Problems) Hide(message string) string {
+	for _, value := range p.held {
+		message = strings.ReplaceAll(message, value, "...")
+	}
+	return message
+}
+
+// Add notes a problem. Line breaks in the message become spaces. What is noted already is not noted again: what stands under an anchor is
 // met once for each alias.
 func (p *Problems) Add(pos Pos, format string, args ...any) {
 	if len(p.list) >= maxProblems {
@@ -78,9 +86,6 @@ func (p *Problems) Add(pos Pos, format string, args ...any) {
 		return
 	}
 	message := strings.NewReplacer("\n", " ", "\r", " ").Replace(fmt.Sprintf(format, args...))
-	for _, value := range p.held {
-		message = strings.ReplaceAll(message, value, "...")
-	}
 	one := Problem{File: pos.File, Line: max(pos.Line, 1), Column: max(pos.Column, 1), Message: message}
 	if !slices.Contains(p.list, one) {
 		p.list = append(p.list, one)

@@ -1,9 +1,11 @@
 package file
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +29,27 @@ type rig struct {
 	stop  context.CancelFunc
 	ended chan error
 	seen  int // messages that expect has looked at
+	log   bytes.Buffer
+}
+
+// logged is an intake whose log can be read.
+type logged struct {
+	*sourcetest.Intake
+	logger *slog.Logger
+}
+
+func (l logged) Env() source.Env {
+	env := l.Intake.Env()
+	env.Logger = l.logger
+	return env
+}
+
+// said checks how often the log has a text.
+func (r *rig) said(n int, text string) {
+	r.Helper()
+	if got := strings.Count(r.log.String(), text); got != n {
+		r.Errorf("%d times %q in the log, want %d:\n%s", got, text, n, &r.log)
+	}
 }
 
 // virtual runs a test on a rig within a bubble of virtual time.
@@ -47,7 +70,7 @@ func (r *rig) start() {
 	r.in, r.src, r.seen = sourcetest.NewIntake(r.T, sourcetest.IntakeConfig{DataDir: r.data, MaxBytes: 100}), src, 0
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.ended = cancel, make(chan error, 1)
-	in := r.in
+	in := logged{r.in, slog.New(slog.NewTextHandler(&r.log, nil))}
 	go func() { r.ended <- src.Run(ctx, in) }()
 }
 
@@ -217,6 +240,26 @@ func TestFollowTruncation(t *testing.T) {
 	}
 }
 
+// Promise: a file that is truncated when all of it has been read is no bad input.
+func TestFollowCopyTruncate(t *testing.T) {
+	virtual(t, func(r *rig) {
+		add(r, r.path, "a\nb\n")
+		r.start()
+		r.expect("a", "b")
+		if err := os.Truncate(r.path, 0); err != nil {
+			r.Fatal(err)
+		}
+		r.polls(1)
+		add(r, r.path, "c\n")
+		r.expect("c")
+		if list := r.in.Reports(); len(list) > 0 {
+			r.Errorf("reported %v", list)
+		}
+		r.said(1, "level=INFO msg=\"the file was truncated")
+		r.finish()
+	})
+}
+
 // Promise: after a restart what is not settled comes again, from the contiguous settled prefix on, and nothing before it.
 func TestRestartAtCursor(t *testing.T) {
 	virtual(t, func(r *rig) {
@@ -328,6 +371,7 @@ func TestMissingFile(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.start()
 		r.polls(3)
+		r.said(1, "waiting for "+r.path)
 		add(r, r.path, "a\n")
 		r.expect("a")
 		r.finish()

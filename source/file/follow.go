@@ -31,7 +31,8 @@ func (e *GapError) Error() string {
 		"keep rotated files in the same directory until they have been read", e.Path, e.Why, e.Offset)
 }
 
-// TruncatedError says that a followed file was cut short or rewritten. It is reported, and the source starts the file at 0.
+// TruncatedError says that a followed file was cut short or rewritten. The source starts the file at 0. It is reported, unless all that
+// had been seen of the file had been read and was whole messages: then the log says it.
 type TruncatedError struct {
 	Path    string
 	Offset  uint64 // up to which it had been read
@@ -181,7 +182,12 @@ func (t *tail) look() (grown bool, err error) {
 	if uint64(info.Size()) >= pos && (same || bytes.Equal(t.gen.head, readHead(t.f, len(t.gen.head)))) {
 		return uint64(info.Size()) > pos, nil
 	}
-	t.in.Report(&TruncatedError{Path: t.s.cfg.Path, Offset: pos, Partial: t.r.Buffered()})
+	if e := (&TruncatedError{Path: t.s.cfg.Path, Offset: pos, Partial: t.r.Buffered()}); e.Partial > 0 {
+		t.in.Report(e)
+	} else { // all that had been seen of it has been read: rotation that copies and truncates does that as it should
+		t.in.Env().Logger.Info("the file was truncated or rewritten when all of it had been read; starting it at 0",
+			"source", t.in.Env().Name, "path", t.s.cfg.Path, "offset", pos)
+	}
 	t.r.Close()
 	return true, t.begin(t.gen.start+pos, 0)
 }
@@ -195,6 +201,7 @@ func (t *tail) replaced() bool {
 // next opens the file after one that has been read to its end: one that was rotated away meanwhile, or the present one.
 func (s *Source) next(ctx context.Context, in source.Intake, gen *generation, last os.FileInfo, end uint64) (*tail, error) {
 	s.finished(last)
+	waiting := false
 	for {
 		if f, found := s.oldestSince(last.ModTime()); found {
 			t, err := s.tail(in, f, gen.start+end, 0)
@@ -214,6 +221,7 @@ func (s *Source) next(ctx context.Context, in source.Intake, gen *generation, la
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("file source: %w", err)
 		}
+		waiting = s.sayWaiting(in, waiting)
 		if err := sleep(ctx, in.Env(), s.cfg.Poll); err != nil {
 			return nil, err
 		}
@@ -226,6 +234,7 @@ func (s *Source) resume(ctx context.Context, in source.Intake) (*tail, error) {
 	if err != nil {
 		in.Report(err)
 	}
+	waiting := false
 	for {
 		f, err := s.open(s.cfg.Path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -255,10 +264,19 @@ func (s *Source) resume(ctx context.Context, in source.Intake) (*tail, error) {
 			in.Report(s.lost(rec, f))
 			return s.tail(in, f, 0, 0)
 		}
+		waiting = s.sayWaiting(in, waiting)
 		if err := sleep(ctx, in.Env(), s.cfg.Poll); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// sayWaiting says, once for each wait, that there is no file. It returns true.
+func (s *Source) sayWaiting(in source.Intake, said bool) bool {
+	if !said {
+		in.Env().Logger.Info("waiting for "+s.cfg.Path+": there is no such file yet", "source", in.Env().Name)
+	}
+	return true
 }
 
 // lost says what happened to the file of rec, given the present one.

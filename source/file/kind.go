@@ -2,6 +2,8 @@ package file
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/penstock-dev/penstock/kind"
@@ -15,7 +17,22 @@ type Settings struct {
 	Poll   time.Duration `yaml:"poll" jsonschema:"example=1s" jsonschema_description:"With follow: how often to look for more."`
 }
 
-var _ kind.Checked = Settings{}
+var (
+	_ kind.Checked = Settings{}
+	_ kind.Claimer = Settings{}
+)
+
+// Claims says that the file is read: no sink may write it.
+func (s Settings) Claims() []string {
+	path, err := filepath.Abs(s.Path)
+	if s.Path == "" || err != nil {
+		return nil
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return []string{"read " + path}
+}
 
 // Kind is the kind of source that reads a file.
 func Kind() kind.Kind {
@@ -35,6 +52,9 @@ func Kind() kind.Kind {
 func (s Settings) Check() (out []kind.Problem) {
 	if s.Path == "" {
 		out = append(out, kind.Problem{Field: "path", Message: "empty: say which file to read"})
+	}
+	if strings.ContainsAny(s.Path, "*?[") {
+		out = append(out, kind.Problem{Field: "path", Message: fmt.Sprintf("%q: no globs: name one file, or a source for each", s.Path)})
 	}
 	if s.Poll <= 0 {
 		out = append(out, kind.Problem{Field: "poll", Message: fmt.Sprintf("%v: give a time above 0, such as %v", s.Poll, DefaultPoll)})

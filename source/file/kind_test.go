@@ -1,6 +1,7 @@
 package file
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,11 @@ func TestKind(t *testing.T) {
 	s.Path, s.Follow = "in", true
 	if p := s.Check(); len(p) != 0 {
 		t.Errorf("problems %v", p)
+	}
+	for _, path := range []string{"in/*.ndjson", "in?", "[ab]"} {
+		if p := (Settings{Path: path, Poll: 1}).Check(); len(p) != 1 || !strings.Contains(p[0].Message, "no globs: name one file") {
+			t.Errorf("%s: problems %v", path, p)
+		}
 	}
 	made, err := k.NewSource(s, kind.Env{Frame: "lines", Delimiter: ";"})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -171,6 +172,9 @@ func (c *conn) pump() error {
 		if c.batches++; c.batches >= turnBatches && c.s.queued.Load() > 0 {
 			c.r.Park()
 			c.endTurn()
+		}
+		if !c.drained() {
+			runtime.Gosched() // who handles the batch does so best here and now: this processor has it in its cache
 		}
 		// Where nothing is left of a read that took all there was, another would be in vain; otherwise Next knows best.
 		ready = c.r.Buffered() > 0 || !c.drained()

@@ -72,7 +72,7 @@ type Source struct {
 
 	handshake time.Duration // handshakeTimeout, but in tests
 
-	slots     []slot // by number; their connections change under mu
+	slots     []slot // by number, made by Prepare; their connections change under mu
 	unsettled atomic.Int64
 	open      sync.WaitGroup // connections that are not closed
 
@@ -153,6 +153,12 @@ func (s *Source) Prepare(ctx context.Context, _ source.Env) (err error) {
 	if s.tls, err = s.cfg.TLS.Config(); err != nil {
 		return s.wrap(err)
 	}
+	s.mu.Lock()
+	s.slots, s.free = make([]slot, s.cfg.MaxConnections), s.free[:0]
+	for i := range s.cfg.MaxConnections {
+		s.free = append(s.free, uint32(s.cfg.MaxConnections-1-i))
+	}
+	s.mu.Unlock()
 	if s.bound, err = s.listen(ctx); err != nil {
 		return s.wrap(err)
 	}
@@ -171,12 +177,6 @@ func (s *Source) Run(ctx context.Context, in source.Intake) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s.cancel = cancel
-	s.mu.Lock()
-	s.slots = make([]slot, s.cfg.MaxConnections)
-	for i := range s.cfg.MaxConnections {
-		s.free = append(s.free, uint32(s.cfg.MaxConnections-1-i))
-	}
-	s.mu.Unlock()
 	s.turns = make(chan struct{}, 2*runtime.GOMAXPROCS(0)+2)
 	// So that a connection can let go of its slab when memory is short, there is always one carved for the beginnings of messages.
 	if spare, err := in.Account().LeaseSized(1); err == nil {
