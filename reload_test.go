@@ -398,12 +398,12 @@ func TestReloadReplacesADeadSink(t *testing.T) {
 		if err != nil || len(how.Failed) > 0 || len(letters.letters) != 3 || !strings.Contains(letters.letters[0].Reason, "taken out") {
 			t.Fatalf("%+v, %v, %d letters", how, err, len(letters.letters))
 		}
-		time.Sleep(time.Minute) // the longest backoff
+		synctest.Wait() // none of them waits for its backoff
+		out.want(t, "1", "2", "3")
 		s, err := stop()
 		if err != nil || s.Settled != 3 || s.Dead != 3 {
 			t.Errorf("%+v, %v", s, err)
 		}
-		out.want(t, "1", "2", "3")
 	})
 }
 

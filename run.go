@@ -282,7 +282,29 @@ func (in *intake) drain(ctx context.Context, limit time.Duration) {
 			"for at most", limit)
 	}
 	in.driver.Post(loop.Event{Kind: loop.Drain, Detail: &loop.Detail{After: max(loop.TicksOf(limit), 1)}})
+	late := in.env.Clock.AfterFunc(limit-min(limit/4, yieldTime), in.rt.yield)
+	defer late.Stop()
 	<-in.drained
+}
+
+// yieldTime is how long before the end of draining plugins have to give back what they have not handled: a batch settles as far as it is
+// handled only when it is back.
+const yieldTime = time.Second
+
+// yield has plugins give back what they have not handled, if it is the whole pipeline that ends.
+func (rt *Runtime) yield() {
+	rt.mu.Lock()
+	ending := rt.ctx != nil && rt.ctx.Err() != nil
+	rt.mu.Unlock()
+	if !ending {
+		return
+	}
+	t := rt.top.Load()
+	for _, c := range slices.Concat(t.leaving, t.consumers) {
+		if c.actor != nil {
+			c.actor.Yield()
+		}
+	}
 }
 
 // beat, about once a second, remembers the time, and has the source write its cursor down if things have settled.

@@ -123,6 +123,7 @@ type Actor struct {
 	resume  chan struct{} // closed to end a quarantine
 
 	stopping atomic.Bool
+	yielding atomic.Bool // what has not been handled is given back; see Yield
 	state    atomic.Int32
 	panics   atomic.Uint64
 	restarts atomic.Uint64
@@ -304,6 +305,23 @@ func (a *Actor) Stop(ctx context.Context) error {
 		w.emits.close()
 	}
 	return a.current().stop(ctx)
+}
+
+// Yield ends the actor's work between two messages: what it has handled is reported, so that it can settle, and what it has not is given
+// back. Nothing more is delivered to it. It is called when the time for draining is nearly up, before Stop.
+func (a *Actor) Yield() {
+	if !a.yielding.CompareAndSwap(false, true) {
+		return
+	}
+	a.mu.RLock()
+	lanes := slices.Clone(a.lanes)
+	a.mu.RUnlock()
+	for _, l := range lanes {
+		l.Post(loop.Pause, &loop.Detail{After: 1})
+	}
+	for _, w := range a.workers {
+		w.attention.Or(attendWatch)
+	}
 }
 
 // spawn runs f in a goroutine that Stop waits for; false if the actor is being stopped.

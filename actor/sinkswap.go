@@ -76,7 +76,7 @@ func (s *Sink) Swap(ctx context.Context, next sink.Sink, drain time.Duration) er
 	s.mu.Unlock()
 	defer func() {
 		for _, l := range lanes {
-			l.Post(loop.Unpause, &loop.Detail{})
+			l.Post(loop.Unpause, &loop.Detail{On: s.Serving() == next})
 		}
 		s.mu.Lock()
 		s.swap = nil

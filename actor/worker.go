@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock/arena"
+	"github.com/penstock-dev/penstock/internal/lend"
 	"github.com/penstock-dev/penstock/internal/mutate"
 	"github.com/penstock-dev/penstock/loop"
 	"github.com/penstock-dev/penstock/plugin"
@@ -161,7 +162,7 @@ func (w *worker) handle(d *loop.Delivery, pick []uint32) {
 	w.msg.Open(key, d.Batch, 0)
 	delivery := (w.progress.Load()>>20 + 1) << 20
 	for i := 0; i < n; {
-		if w.a.stopping.Load() {
+		if w.a.stopping.Load() || w.a.yielding.Load() {
 			w.revokeFrom(i, n)
 			break
 		}
@@ -231,6 +232,9 @@ func (w *worker) callEach(i, n int, delivery uint64) (at int, p *plugin.PanicErr
 				w.progress.Store(delivery | uint64(i)<<1 | 1)
 			}
 			ctx = w.call
+			if w.a.yielding.Load() {
+				return i, nil
+			}
 		}
 		if plain {
 			w.msg.Next(key, i)
@@ -406,6 +410,9 @@ func (w *worker) attend() (exact bool) {
 	}
 	return false
 }
+
+// Flush implements plugin.Host.
+func (w *worker) Flush(lend.Key) { w.flush() }
 
 // flush reports what has gathered, without waiting for the end of the delivery.
 func (w *worker) flush() {

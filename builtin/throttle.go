@@ -142,6 +142,7 @@ func (t *throttle) Handle(ctx context.Context, m *plugin.Message) error {
 	case left > most:
 		return plugin.Retry(fmt.Errorf("throttle: %w: it would have to wait for %v, and max_wait is %v", ErrThrottled, left, most), left)
 	default:
+		m.Flush() // what went before has its own time
 		if err := sleep(ctx, t.clock, left); err != nil {
 			t.mu.Lock()
 			t.buckets.giveBack(id)

@@ -116,6 +116,8 @@ type failing struct {
 	n   int
 }
 
+func (h *failing) Flush(lend.Key) {}
+
 func (h *failing) Emit(lend.Key, *plugin.Message, string, []byte, *plugin.Emission) error {
 	if h.err == nil {
 		h.n++

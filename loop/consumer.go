@@ -254,6 +254,14 @@ func (c *Core) unpause(k *consumer, d *Detail) {
 	} else {
 		c.wheel.remove(&k.pauseTimer)
 	}
+	if d.On { // what it failed with was the one before
+		for _, s := range c.lone(k) {
+			if s.state == soloWaiting {
+				c.wheel.remove(&s.timer)
+				c.makeReady(k, s)
+			}
+		}
+	}
 	c.pump(k)
 }
 

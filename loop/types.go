@@ -171,7 +171,7 @@ const (
 	Resumed                       // Consumer, Keys: it keeps these back no longer, and all it kept back has been reported
 	Buried                        // Unit, Err: the dead letter is durable, or is not
 	Pause                         // Consumer, After, Pause: deliver nothing more; Quiet when it has returned all; holds lapse after that long
-	Unpause                       // Consumer, Epoch: deliver again; holds of older epochs no longer count
+	Unpause                       // Consumer, Epoch: deliver again; holds of older epochs no longer count; On: what waits for a backoff, too
 	Assign                        // Partition, Epoch: a new assignment
 	Revoke                        // Partition: nothing of it is settled any more
 	Pressure                      // On: there is no memory for what must stay; the source waits

@@ -109,6 +109,8 @@ func (h *host) Hold(_ lend.Key, m *plugin.Message, _ time.Duration) (*plugin.Hel
 
 func (h *host) Emit(lend.Key, *plugin.Message, string, []byte, *plugin.Emission) error { return nil }
 
+func (h *host) Flush(lend.Key) {}
+
 func (h *host) Resolve(lend.Key, *plugin.Message, arena.Ref) ([]byte, bool) { return nil, false }
 
 func newHost(t *testing.T) *host {

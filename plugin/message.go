@@ -34,6 +34,7 @@ type Host interface {
 	Hold(k lend.Key, m *Message, lease time.Duration) (*Held, error)
 	Emit(k lend.Key, m *Message, stream string, payload []byte, e *Emission) error
 	Resolve(k lend.Key, m *Message, r arena.Ref) ([]byte, bool)
+	Flush(k lend.Key)
 }
 
 // Payload is the message's payload, lent.
@@ -130,6 +131,14 @@ func (m *Message) ForwardAs(stream string, key, payload []byte) error {
 	}
 	m.forward.Key, m.forward.Headers = key, m.Headers()
 	return m.host.Emit(lend.Key{}, m, stream, payload, &m.forward)
+}
+
+// Flush sends what earlier calls have emitted on its way. It goes by itself when the handler is done with the batch that the message is
+// of; a handler that is about to wait calls Flush first, so that others need not wait with it. What this call emits goes with its verdict.
+func (m *Message) Flush() {
+	if m.frames != nil {
+		m.host.Flush(lend.Key{})
+	}
 }
 
 // WithKey gives an emitted message its key. key is read before Emit returns.
