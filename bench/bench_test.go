@@ -11,6 +11,15 @@ import (
 	"testing"
 )
 
+// TestMain lets the tests start themselves as the program does.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-child" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
 // TestFiguresAreCorrect runs both sides of every figure at a tiny size: each counts its deliveries and checks their order and bytes.
 func TestFiguresAreCorrect(t *testing.T) {
 	b := &bench{scale: 1, runs: 1, procs: 2, check: true, inputs: map[int]*input{}}
@@ -38,7 +47,8 @@ func TestFigureNames(t *testing.T) {
 		}
 	}
 	for name := range strings.FieldsSeq("fanout-8x1k fanout-8x1k-limit fanout-channels fanout-allocs fanout-1x128-1 fanout-1x128-16 " +
-		"fanout-1x128-64 fanout-1x128-256 exceptions latency-8 blocked-plugin held-message") {
+		"fanout-1x128-64 fanout-1x128-256 exceptions latency-8 blocked-plugin held-message " +
+		"tcp-1 tcp-1-cpu tcp-8 tcp-8-cpu idle-connections http filter filter-allocs reload") {
 		if !rows[name] {
 			t.Errorf("there is no figure %s", name)
 		}

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"sync/atomic"
 	"time"
 
@@ -50,8 +48,8 @@ func (s *stuck) Handle(_ context.Context, m *penstock.Message) error {
 	return nil
 }
 
-// do makes the run in this process.
-func (r *blockedRun) do(ctx context.Context) error {
+// make makes the run in this process.
+func (r *blockedRun) make(ctx context.Context) error {
 	in, err := openFile(r.Input, r.Size)
 	if err != nil {
 		return err
@@ -135,35 +133,12 @@ func watchMemory(ctx context.Context, d time.Duration) (most int64, err error) {
 	}
 }
 
-// blockedChild makes a run that another process has asked for.
-func blockedChild(ctx context.Context, spec string, w io.Writer) error {
-	var r blockedRun
-	if err := json.Unmarshal([]byte(spec), &r); err != nil {
-		return fmt.Errorf("-child: %w", err)
-	}
-	if err := r.do(ctx); err != nil {
+// do implements job.
+func (r *blockedRun) do(ctx context.Context, _ io.Reader, out io.Writer) error {
+	if err := r.make(ctx); err != nil {
 		return err
 	}
-	return json.NewEncoder(w).Encode(r)
-}
-
-// inChild makes the run in a process of its own.
-func (r *blockedRun) inChild(ctx context.Context) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	spec, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	c := exec.CommandContext(ctx, self, "-child", string(spec))
-	c.Stderr = os.Stderr
-	out, err := c.Output()
-	if err != nil {
-		return fmt.Errorf("in a process of its own: %w", err)
-	}
-	return json.Unmarshal(out, r)
+	return say(out, r)
 }
 
 // blockedAt measures the second source's rate and, with it, the memory.
@@ -181,9 +156,9 @@ func blockedAt(blocked bool) measure {
 		run.For /= time.Duration(r.scale)
 		if r.check {
 			run.For = 100 * time.Millisecond
-			err = run.do(ctx)
+			err = run.make(ctx)
 		} else {
-			err = run.inChild(ctx)
+			err = alone(ctx, r, run)
 		}
 		if err != nil {
 			return nil, err

@@ -19,7 +19,7 @@ type figure struct {
 	what      string // in one line
 	against   string // the reference, in one line
 	rows      []row  // one for each value that a run yields
-	size      int    // bytes of a payload
+	size      int    // bytes of a payload; 0 if the figure makes its own input
 	procs     int    // GOMAXPROCS; 0 for what the command line says
 	ours      measure
 	reference measure
@@ -37,9 +37,19 @@ type measure func(ctx context.Context, r *runner) ([]float64, error)
 
 // runner is what a run goes by.
 type runner struct {
-	in    *input
-	scale int  // divides the number of messages
-	check bool // for correctness only: tiny
+	in      *input // nil if the figure makes its own
+	scale   int    // divides the number of messages
+	check   bool   // for correctness only: tiny
+	procs   int    // GOMAXPROCS of processes that it starts
+	profile string // file for the CPU profile of a receiver in a process of its own; empty for none
+}
+
+// inputBytes is the size of an input.
+func (r *runner) inputBytes() int {
+	if r.check {
+		return 1 << 20
+	}
+	return inputBytes
 }
 
 // messages is how many messages a run has that would have n at full size. The number is a multiple of 256.
@@ -101,11 +111,12 @@ type result struct {
 
 // bench is one call of the program.
 type bench struct {
-	scale  int
-	runs   int
-	procs  int
-	check  bool
-	inputs map[int]*input // by size of a payload
+	scale   int
+	runs    int
+	procs   int
+	check   bool
+	profile string         // of receivers in processes of their own
+	inputs  map[int]*input // by size of a payload
 }
 
 // once makes one run.
@@ -113,23 +124,21 @@ func (b *bench) once(ctx context.Context, f figure, m measure) ([]float64, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	in := b.inputs[f.size]
-	if in == nil {
-		clear(b.inputs) // one at a time: they are large
-		bytes := inputBytes
-		if b.check {
-			bytes = 1 << 20
-		}
-		in = newInput(bytes, f.size)
-		b.inputs[f.size] = in
-	}
 	procs := f.procs
 	if procs == 0 {
 		procs = b.procs
 	}
+	r := &runner{scale: b.scale, check: b.check, procs: procs, profile: b.profile}
+	if r.in = b.inputs[f.size]; r.in == nil {
+		clear(b.inputs) // one at a time: they are large
+		if f.size > 0 {
+			r.in = newInput(r.inputBytes(), f.size)
+			b.inputs[f.size] = r.in
+		}
+	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
 	runtime.GC() // what the run before has left is not this one's to clear away
-	values, err := m(ctx, &runner{in: in, scale: b.scale, check: b.check})
+	values, err := m(ctx, r)
 	if err == nil && len(values) != len(f.rows) {
 		err = fmt.Errorf("%d values for %d rows", len(values), len(f.rows))
 	}
@@ -180,6 +189,9 @@ func (w row) result(against string, ours, before, after []float64) result {
 		noise[i] = 1 - quotient(min(before[i], after[i]), max(before[i], after[i]))
 	}
 	r.Ratio, r.Noise = median(ratios), median(noise)
+	if w.want.op == "=" { // of a number that must be 0 there is no ratio to another such number
+		r.Ratio = r.Value
+	}
 	r.Holds = w.want.holds(r.Ratio)
 	return r
 }

@@ -43,9 +43,9 @@ func main() {
 	flag.IntVar(&o.procs, "procs", 2, "GOMAXPROCS, but for figures that say otherwise")
 	flag.BoolVar(&o.list, "list", false, "list the figures")
 	flag.StringVar(&o.side, "side", "", "run only `ours` or reference, and compare nothing: for profiles")
-	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile to this file")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile to this file; that of a receiver in a process of its own to FILE.receiver")
 	flag.StringVar(&o.out, "out", "results.jsonl", "file for the results, a line each; it is begun anew")
-	flag.StringVar(&o.child, "child", "", "internal: one run of a figure that has a process of its own")
+	flag.StringVar(&o.child, "child", "", "internal: a job for a process of its own")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout)
@@ -60,7 +60,12 @@ func main() {
 func run(ctx context.Context, o options, w io.Writer) error {
 	runtime.GOMAXPROCS(o.procs)
 	if o.child != "" {
-		return blockedChild(ctx, o.child, w)
+		stop, err := startProfile(o.profile)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		return childJob(ctx, o.child, os.Stdin, w)
 	}
 	chosen, err := choose(figures(), o.figures)
 	if err != nil {
@@ -83,6 +88,9 @@ func run(ctx context.Context, o options, w io.Writer) error {
 	}
 	defer stopProfile()
 	b := &bench{scale: 1, runs: o.runs, procs: o.procs, inputs: map[int]*input{}}
+	if o.profile != "" {
+		b.profile = o.profile + ".receiver"
+	}
 	if o.quick {
 		b.scale = 8
 	}
@@ -137,7 +145,9 @@ func oneSide(ctx context.Context, b *bench, chosen []figure, side string, w io.W
 			if err != nil {
 				return fmt.Errorf("%s: %w", f.name, err)
 			}
-			runs = append(runs, amount(values[0], f.rows[0].unit))
+			for i, v := range values {
+				runs = append(runs, amount(v, f.rows[i].unit))
+			}
 		}
 		fmt.Fprintf(w, "%-22s %s: %s\n", f.name, side, strings.Join(runs, ", "))
 	}

@@ -111,7 +111,7 @@ func (c *conn) judge(err error) {
 		c.refused = bad
 	case errors.Is(cause, ErrIdle), errors.Is(cause, ErrMemory):
 		c.refused = cause
-	case c.ctx.Err() != nil: // the source stops
+	case c.ctx.Err() != nil, c.s.stops(): // the interrupt may come before word of it has reached this context
 	case errors.Is(err, io.EOF):
 		c.heardEnd = true
 	case c.broken == nil: // of the pipeline, not of this connection; or the runtime takes no more

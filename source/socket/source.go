@@ -311,6 +311,13 @@ func (s *Source) interrupt() {
 	s.each(func(c *conn) { c.interrupt() })
 }
 
+// stops says whether all reading has been interrupted.
+func (s *Source) stops() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.full
+}
+
 // Settle counts what is settled, and has connections told that want to know.
 func (s *Source) Settle(st source.Settlement) {
 	s.unsettled.Add(-int64(len(st.Receipts)))
