@@ -278,8 +278,14 @@ func (in *intake) drain(ctx context.Context, limit time.Duration) {
 	case <-ctx.Done():
 	}
 	if n := in.driver.Counts(); n.Accepted > n.Settled {
+		var with []string
+		for id, c := range in.graph.Load().consumers {
+			if id < len(n.Consumers) && n.Consumers[id].Waiting+n.Consumers[id].Out > 0 {
+				with = append(with, c.name)
+			}
+		}
 		in.env.Logger.Info("stopping: what is under way is finished", "source", in.spec.Name, "messages", n.Accepted-n.Settled,
-			"for at most", limit)
+			"with", with, "for at most", limit)
 	}
 	in.driver.Post(loop.Event{Kind: loop.Drain, Detail: &loop.Detail{After: max(loop.TicksOf(limit), 1)}})
 	late := in.env.Clock.AfterFunc(limit-min(limit/4, yieldTime), in.rt.yield)
