@@ -140,6 +140,15 @@ func (a *App) root() *cobra.Command {
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.fromEnvironment(cmd.Flags()) },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		var bad *pflag.InvalidValueError
+		if errors.As(err, &bad) && bad.GetFlag().Value.Type() == "bool" {
+			return fmt.Errorf("--%s=%s: give true or false", bad.GetFlag().Name, bad.GetValue())
+		}
+		return err
+	})
+	root.Version = a.Version
+	root.SetVersionTemplate(strings.ReplaceAll(a.versionText(), "{{", "{"))
 	root.AddCommand(a.runCommand(), a.lintCommand(), a.testCommand(), a.graphCommand(), a.schemaCommand(), a.referenceCommand(),
 		a.listCommand(), a.explainCommand(), a.newCommand(), a.manCommand(), a.versionCommand())
 	return root
@@ -150,10 +159,14 @@ func (a *App) fromEnvironment(flags *pflag.FlagSet) (err error) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := "PENSTOCK_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		value, ok := a.Getenv(name)
-		if f.Changed || !ok || f.Name == "help" || err != nil {
+		if f.Changed || !ok || f.Name == "help" || f.Name == "version" || err != nil {
 			return
 		}
-		if setErr := flags.Set(f.Name, value); setErr != nil {
+		setErr := flags.Set(f.Name, value)
+		if setErr != nil && f.Value.Type() == "bool" {
+			setErr = errors.New("give true or false")
+		}
+		if setErr != nil {
 			err = exit(ExitUsage, fmt.Errorf("variable %s=%q: %w", name, value, setErr))
 		}
 	})
@@ -163,6 +176,21 @@ func (a *App) fromEnvironment(flags *pflag.FlagSet) (err error) {
 // options is how files are read.
 func (a *App) options() config.Options {
 	return config.Options{Registry: a.Kinds, Getenv: a.Getenv}
+}
+
+// noFile is the rule of commands that get their file by -c only.
+func noFile(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected %q after %s: name the file with -c %s", args[0], cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+// values has the shell complete a flag with some values.
+func values(cmd *cobra.Command, flag string, of ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag, or it has been done before
+	}
 }
 
 // configFlag adds --config.

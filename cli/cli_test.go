@@ -22,6 +22,14 @@ func TestCommands(t *testing.T) {
 		{"help", 0, []string{"run", "lint", "explain"}},
 		{"help run", 0, []string{"--until-idle"}},
 		{"version", 0, []string{"penstock v1.2.3 go1", "/"}},
+		{"--version", 0, []string{"penstock v1.2.3 go1", "/"}},
+		{"explain native", 0, []string{"compiled into the binary", "This binary has none", "Keys of any plugin", "mailbox"}},
+		{"__complete run --summary ", 0, []string{"text\njson\nnone\n"}},
+		{"__complete run --log-level ", 0, []string{"debug\ninfo\nwarn\nerror\n"}},
+		{"__complete run --log-format ", 0, []string{"text\njson\n"}},
+		{"__complete run --progress ", 0, []string{"auto\nalways\nnever\n"}},
+		{"__complete graph --format ", 0, []string{"text\ndot\n"}},
+		{"__complete explain http ", 0, []string{"source\nplugin\nsink\n"}},
 		{"list", 0, []string{"source  file", "plugin  filter", "sink    http"}},
 		{"list plugins", 0, []string{"plugin  throttle"}},
 		{"explain pipeline", 0, []string{"memory", "default 127.0.0.1:7070", "tls.cert"}},
@@ -35,15 +43,21 @@ func TestCommands(t *testing.T) {
 		{"__complete explain ht", 0, []string{"http"}},
 
 		{"rn", 2, []string{`unknown command "rn"`, "penstock help"}},
-		{"run now", 2, []string{`unknown command "now"`}},
+		{"run foo.yaml", 2, []string{"name the file with -c foo.yaml"}},
+		{"graph foo.yaml", 2, []string{"name the file with -c foo.yaml"}},
 		{"run --til-idle", 2, []string{"unknown flag: --til-idle"}},
+		{"run --watch=maybe", 2, []string{"penstock: --watch=maybe: give true or false\n"}},
 		{"run --summary yaml", 2, []string{`--summary "yaml"`, "text json none"}},
 		{"run --log-level trace", 2, []string{`--log-level "trace": give one of [debug info warn error]`}},
 		{"run --log-format xml", 2, []string{`--log-format "xml": give one of [text json]`}},
 		{"run --progress sometimes", 2, []string{`--progress "sometimes"`}},
 		{"list engines", 2, []string{`list "engines": give sources, plugins or sinks`}},
-		{"explain", 2, []string{"accepts 1 arg"}},
+		{"explain", 2, []string{"explain what? Give a kind: ", "throttle", "pipeline, native"}},
 		{"explain kafka", 2, []string{`no kind "kafka"`, "throttle", "pipeline"}},
+		{"explain fil", 2, []string{`no kind "fil" (did you mean "file"?)`}},
+		{"explain http source sink", 2, []string{"give one kind"}},
+		{"explain stdin sink", 2, []string{`there is no sink of kind "stdin"`, "penstock explain stdin"}},
+		{"explain http pump", 2, []string{`there is no pump of kind "http"`}},
 		{"graph --format svg", 3, []string{"penstock.yaml: no such file", "new pipeline"}},
 		{"lint nope.yaml", 2, []string{"nope.yaml: no such file"}},
 		{"lint [", 2, []string{"syntax error in pattern"}},
@@ -53,7 +67,22 @@ func TestCommands(t *testing.T) {
 		{"new plugin", 2, []string{`unknown command "plugin"`}},
 		{"run", 3, []string{"penstock.yaml: no such file", "-c", "new pipeline"}},
 	} {
-		s.want(tt.code, tt.holds, strings.Fields(tt.line)...)
+		args := strings.Fields(tt.line)
+		if strings.HasSuffix(tt.line, " ") { // the word to complete is empty
+			args = append(args, "")
+		}
+		s.want(tt.code, tt.holds, args...)
+	}
+}
+
+// explain shows one role of a kind, if it is asked to.
+func TestExplainOneRole(t *testing.T) {
+	s := newShell(t)
+	for _, args := range [][]string{{"http", "sink"}, {"http", "sinks"}, {"sink", "http"}} {
+		s.want(0, []string{"sink http: "}, append([]string{"explain"}, args...)...)
+		if strings.Contains(s.out.String(), "source http: ") {
+			t.Errorf("%v: it explains the source too", args)
+		}
 	}
 }
 
@@ -148,9 +177,17 @@ func TestLint(t *testing.T) {
 	s.want(0, []string{"conf.d: ok: 1 source, 0 plugins, 1 sink"}, "lint", "conf.d")
 	s.want(1, []string{
 		"good.yaml: ok", `bad.yaml:2:`, `did you mean "file"`, "bad.yaml:5:1", `did you mean "memory"`, "worse.yml:", "conf.d/1.yaml:",
+		"good_test.yaml: left out",
 	}, "lint", "*.y*ml", "conf.d/1.yaml")
-	if strings.Contains(s.out.String()+s.err.String(), "good_test.yaml") {
-		t.Errorf("it lints a test:\n%s%s", s.out, s.err)
+	s.want(0, []string{"good.yaml: ok", "good_test.yaml: left out: it holds tests, which `penstock test`"}, "lint", "good.yaml", "good_test.yaml")
+	s.want(2, []string{"no pipeline among these"}, "lint", "good_test.yaml")
+	s.want(0, []string{"good.yaml: ok"}, "lint", "-c", "good.yaml")
+	s.want(0, []string{"good.yaml: ok", "conf.d: ok"}, "lint", "-c", "good.yaml", "conf.d")
+	s.env["PENSTOCK_CONFIG"] = "good.yaml"
+	s.want(0, []string{"good.yaml: ok"}, "lint")
+	s.want(0, []string{"conf.d: ok"}, "lint", "conf.d")
+	if strings.Contains(s.out.String(), "good.yaml") {
+		t.Errorf("the variable adds a file to those named:\n%s", s.out)
 	}
 	s.env["DIR"] = ""
 	s.write("var.yaml", strings.Replace(copies, "in.txt", `"${DIR}${NAME}"`, 1))
@@ -187,6 +224,8 @@ func TestTest(t *testing.T) {
 	s.want(1, []string{"no/report.xml"}, "test", "--junit", "no/report.xml")
 	s.write("penstock_test.yaml", "tests:\n  - name: copies\n    input: [ { source: in, payload: a } ]\n    expect: { in: [ a ] }\n")
 	s.want(0, []string{"1 test passed"}, "test", "--junit", "report.xml")
+	s.want(1, []string{`no test matches --run "nomatch"`}, "test", "--run", "nomatch")
+	s.want(2, []string{"penstock.yaml is a pipeline: its tests stand in penstock_test.yaml"}, "test", "penstock.yaml")
 	s.env["PENSTOCK_VERBOSE"] = "true"
 	s.want(0, []string{"PASS: copies"}, "test", "penstock_test.yaml")
 }

@@ -3,10 +3,12 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"github.com/penstock-dev/penstock/api"
 	"github.com/penstock-dev/penstock/arena"
 	"github.com/penstock-dev/penstock/config"
+	"github.com/penstock-dev/penstock/internal/datadir"
 	"github.com/penstock-dev/penstock/internal/listen"
 	"github.com/penstock-dev/penstock/telemetry"
 )
@@ -29,9 +32,12 @@ type daemon struct {
 	listeners *listen.Pool
 	server    *api.Server // nil if there is no port
 	traced    func(context.Context) error
+	data      *datadir.Lock // nil until the pipeline has been made
 	draining  atomic.Bool
+	saidEnded bool // all sources have ended, and the log says so
 
 	reloading sync.Mutex
+	again     atomic.Bool // a signal has asked for a reload while one was under way
 
 	mu      sync.Mutex
 	current *config.Config
@@ -59,6 +65,9 @@ func (a *App) newDaemon(f *runFlags, c *config.Config, logger *slog.Logger) (*da
 	}
 	if d.rt, err = penstock.New(p); err != nil {
 		return nil, exit(ExitConfig, errors.Join(err, d.close()))
+	}
+	if d.data, err = datadir.Take(c.Data); err != nil {
+		return nil, exit(ExitFailed, errors.Join(err, d.close()))
 	}
 	return d, nil
 }
@@ -118,6 +127,9 @@ func (d *daemon) close() error {
 	if d.traced != nil {
 		errs = append(errs, d.traced(ctx))
 	}
+	if d.data != nil {
+		errs = append(errs, d.data.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -153,7 +165,16 @@ func (d *daemon) Reloads() []api.Record {
 // how it went.
 func (d *daemon) Reload(ctx context.Context, trigger string) (api.Record, error) {
 	r, err := d.recorded(ctx, trigger)
+	if d.again.Load() && !errors.Is(err, penstock.ErrChanging) {
+		defer func() {
+			if d.again.Swap(false) {
+				_, _ = d.Reload(ctx, signalTrigger) // the log says how it went
+			}
+		}()
+	}
 	switch {
+	case errors.Is(err, penstock.ErrChanging) && trigger == signalTrigger && ctx.Err() == nil:
+		d.logger.Info("to be loaded again when what is under way has ended", "trigger", trigger)
 	case errors.Is(err, penstock.ErrChanging):
 		d.logger.Warn("not loaded again: that is under way already, or the pipeline is ending", "trigger", trigger)
 	case err != nil:
@@ -164,14 +185,26 @@ func (d *daemon) Reload(ctx context.Context, trigger string) (api.Record, error)
 		for _, what := range r.Failed {
 			d.logger.Warn("loaded again, but", "problem", what)
 		}
+		if len(r.RestartNeeded) > 0 {
+			d.logger.Warn("loaded again, but for settings that take a restart", "settings", r.RestartNeeded)
+		}
 	}
 	return r, err
 }
 
+// signalTrigger is what a record calls a reload that a signal has asked for.
+const signalTrigger = "SIGHUP"
+
 // recorded reloads and keeps the record.
 func (d *daemon) recorded(ctx context.Context, trigger string) (api.Record, error) {
 	if !d.reloading.TryLock() {
-		return api.Record{}, penstock.ErrChanging
+		if trigger != signalTrigger {
+			return api.Record{}, penstock.ErrChanging
+		}
+		if d.again.Store(true); !d.reloading.TryLock() { // whoever has it sees that, when it is done
+			return api.Record{}, penstock.ErrChanging
+		}
+		d.again.Store(false)
 	}
 	defer d.reloading.Unlock()
 	select { // a pipeline that is starting is not refused what it can have in a moment
@@ -180,8 +213,8 @@ func (d *daemon) recorded(ctx context.Context, trigger string) (api.Record, erro
 		return api.Record{}, penstock.ErrChanging
 	}
 	record := api.Record{At: time.Now(), Trigger: trigger}
-	how, err := d.reload(ctx)
-	record.Reloaded = how
+	how, restart, err := d.reload(ctx)
+	record.Reloaded, record.RestartNeeded = how, restart
 	if err != nil {
 		record.Error = err.Error()
 	}
@@ -192,19 +225,23 @@ func (d *daemon) recorded(ctx context.Context, trigger string) (api.Record, erro
 	return record, err
 }
 
-func (d *daemon) reload(ctx context.Context) (penstock.Reloaded, error) {
+// reload returns what has changed, and the settings that have changed in the file and take a restart.
+func (d *daemon) reload(ctx context.Context) (how penstock.Reloaded, restart []string, err error) {
 	c, err := config.Load(d.flags.config, d.app.options())
 	if err != nil {
-		return penstock.Reloaded{}, err
+		return penstock.Reloaded{}, nil, err
 	}
 	d.flags.apply(c)
 	p, err := d.pipeline(c)
-	if err != nil {
-		return penstock.Reloaded{}, err
+	if err == nil {
+		err = fixed(d.current, c)
 	}
-	how, err := d.rt.Reload(ctx, p)
 	if err != nil {
-		return how, err
+		return penstock.Reloaded{}, nil, err
+	}
+	how, err = d.rt.Reload(ctx, p)
+	if err != nil {
+		return how, nil, err
 	}
 	was := d.current
 	for _, x := range []struct {
@@ -218,14 +255,29 @@ func (d *daemon) reload(ctx context.Context) (penstock.Reloaded, error) {
 		{"tracing", was.Tracing, c.Tracing},
 	} {
 		if !reflect.DeepEqual(x.was, x.now) {
-			how.Failed = append(how.Failed, x.what+" has changed, which takes another start")
+			restart = append(restart, x.what)
 		}
 	}
 	c.Listen, c.TLS, c.Token, c.Log, c.Tracing = was.Listen, was.TLS, was.Token, was.Log, was.Tracing
 	d.mu.Lock()
 	d.current = c
 	d.mu.Unlock()
-	return how, nil
+	return how, restart, nil
+}
+
+// fixed checks that what cannot be changed while a pipeline runs is what it was.
+func fixed(was, now *config.Config) error {
+	var errs []error
+	for _, x := range []struct {
+		key      string
+		was, now any
+	}{{"memory", was.Memory, now.Memory}, {"max_message", was.MaxMessage, now.MaxMessage}, {"data", was.Data, now.Data}} {
+		if x.was != x.now {
+			errs = append(errs, fmt.Errorf("%s: %s cannot be changed while the pipeline runs: it is %v, and would be %v; start it anew",
+				strings.Join(now.Files, ", "), x.key, x.was, x.now))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // listener makes the linter see that pools fulfil what kinds ask for.

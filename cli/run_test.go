@@ -1,15 +1,19 @@
 package cli_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/penstock-dev/penstock/api"
 	"github.com/penstock-dev/penstock/cli"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/plugin"
@@ -56,6 +60,7 @@ func TestSummaryOfDeadLetters(t *testing.T) {
 		"plugins:\n  p: { filter: { where: msg.n > 1 }, from: in, emits: o }\n")
 	s.write("in.txt", "{\"n\":2}\n{}\n")
 	s.want(0, []string{"dead 1,", "dead letters, each with the reason: kept/dead/letters.ndjson\n"}, "run", "--until-idle", "--data", "kept")
+	s.want(cli.ExitFailed, []string{"dead 1,", "1 message went to the dead letters"}, "run", "--until-idle", "--fail-on-dead")
 	if !strings.Contains(s.read("kept/dead/letters.ndjson"), "reason") {
 		t.Error("no reason in the dead letter")
 	}
@@ -91,6 +96,11 @@ func TestVariables(t *testing.T) {
 		s.want(2, []string{bad}, "run")
 		s.env[name] = was
 	}
+	s.env["PENSTOCK_WATCH"] = "maybe"
+	s.want(2, []string{`variable PENSTOCK_WATCH="maybe": give true or false`}, "run")
+	if strings.Contains(s.err.String(), "strconv") {
+		t.Errorf("it says %s", s.err)
+	}
 }
 
 // The progress line is wiped before a log line and at the end.
@@ -106,11 +116,55 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// Promise: with JSON logs, standard error has records only, the summary and the error among them.
+func TestJSONLogs(t *testing.T) {
+	s := newShell(t)
+	s.write("penstock.yaml", copies)
+	s.write("bad.yaml", "nonsense")
+	s.want(cli.ExitConfig, []string{`"msg":"failed","error":"bad.yaml:1`, `"exit_code":3`}, "run", "--log-format", "json", "-c", "bad.yaml")
+	s.onlyRecords(1)
+	s.want(cli.ExitFailed, []string{`"msg":"failed"`, "in.txt", `"exit_code":1`}, "run", "--log-format", "json", "--until-idle")
+	s.onlyRecords(1)
+	s.write("in.txt", "a\n")
+	s.want(0, []string{`"msg":"summary","accepted":1,"settled":1,`}, "run", "--log-format", "json", "--log-level", "error", "--until-idle")
+	s.onlyRecords(1)
+}
+
+// onlyRecords checks that so many lines were written to standard error, each of them JSON.
+func (s *shell) onlyRecords(n int) {
+	s.t.Helper()
+	lines := strings.SplitAfter(s.err.String(), "\n")
+	for _, line := range lines[:len(lines)-1] {
+		if !json.Valid([]byte(line)) {
+			s.t.Errorf("not JSON: %s", line)
+		}
+	}
+	if len(lines) != n+1 {
+		s.t.Errorf("%d lines, want %d:\n%s", len(lines)-1, n, s.err)
+	}
+}
+
+// A process that goes on without sources says so.
+func TestSourcesHaveEnded(t *testing.T) {
+	s := newShell(t)
+	s.write("penstock.yaml", copies)
+	s.write("in.txt", "a\n")
+	exit := s.begin("run")
+	s.err.await(t, "--until-idle would end it")
+	s.end(exit)
+	if n := strings.Count(s.err.String(), "all sources have ended"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, s.err)
+	}
+}
+
 // Exit codes of run.
 func TestExitCodes(t *testing.T) {
 	s := newShell(t)
 	s.write("penstock.yaml", copies)
 	s.want(cli.ExitFailed, []string{"in.txt", "no such file"}, "run", "--until-idle")
+	if said := s.err.String(); strings.Contains(said, "accepted") || strings.Count(said, "\n") != 1 {
+		t.Errorf("more than an error:\n%s", said)
+	}
 	s.want(cli.ExitUsage, nil, "run", "--summary=no")
 	s.write("bad.yaml", "nonsense")
 	s.want(cli.ExitConfig, []string{"bad.yaml:1"}, "run", "-c", "bad.yaml")
@@ -167,12 +221,18 @@ func TestSignals(t *testing.T) {
 		"  more: { from: in, file: { path: more.txt } }\n")
 	s.signals <- syscall.SIGHUP
 	s.err.await(t, `added="[sink more]"`)
-	s.err.await(t, "token has changed")
+	s.err.await(t, `take a restart" settings=[token]`)
 	answer, err := http.Get("http://" + address + "/reload")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = answer.Body.Close()
+	var records []api.Record
+	if err := errors.Join(json.NewDecoder(answer.Body).Decode(&records), answer.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if r := records[0]; strings.Join(r.RestartNeeded, " ") != "token" || len(r.Failed) > 0 {
+		t.Errorf("the record is %+v", r)
+	}
 	http.DefaultClient.CloseIdleConnections()
 	if err := os.Remove("penstock.yaml"); err != nil {
 		t.Fatal(err)
@@ -180,6 +240,76 @@ func TestSignals(t *testing.T) {
 	s.signals <- syscall.SIGHUP
 	s.err.await(t, "nothing has changed")
 	s.end(exit)
+}
+
+// stuck is a plugin that waits in the midst of a message.
+type stuck struct{ came, release chan struct{} }
+
+func (p stuck) Handle(context.Context, *plugin.Message) error {
+	p.came <- struct{}{}
+	<-p.release
+	return nil
+}
+
+// beginStuck runs a pipeline until it is stuck, and sends signals until it has ended, which must be with the code for that.
+func (s *shell) beginStuck(p stuck, change func(*cli.App), args ...string) {
+	s.t.Helper()
+	s.kinds.Add(kind.Native("stuck", func() (plugin.Handler, error) { return p, nil }))
+	s.write("penstock.yaml", "listen: off\nsources:\n  in: { file: { path: in.txt } }\nplugins:\n  p: { native: stuck, from: in }\n")
+	s.write("in.txt", "a\n")
+	s.out, s.err = newScreen(), newScreen()
+	app := s.app()
+	change(&app)
+	done := make(chan int, 1)
+	go func() { done <- app.Run(context.Background(), append([]string{"run"}, args...)) }()
+	<-p.came
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		select {
+		case code := <-done:
+			if code != cli.ExitStopped {
+				s.t.Errorf("exit code %d", code)
+			}
+			return
+		case <-again.C:
+			select {
+			case s.signals <- syscall.SIGTERM:
+			default:
+			}
+		}
+	}
+}
+
+// blocked is an output that nobody reads.
+type blocked chan struct{}
+
+func (b blocked) Write([]byte) (int, error) {
+	<-b
+	return 0, io.ErrClosedPipe
+}
+
+// Promise: a second signal ends it although nobody reads the summary.
+func TestSecondSignalWithBlockedOutput(t *testing.T) {
+	s := newShell(t)
+	p := stuck{make(chan struct{}, 1), make(chan struct{})}
+	out := make(blocked)
+	defer close(out)
+	defer close(p.release)
+	s.beginStuck(p, func(a *cli.App) { a.Stdout = out }, "--summary", "json")
+}
+
+// Promise: a second signal ends it with the summary as far as it is known, and says what becomes of the rest.
+func TestSummaryAfterSecondSignal(t *testing.T) {
+	s := newShell(t)
+	p := stuck{make(chan struct{}, 1), make(chan struct{})}
+	defer close(p.release)
+	s.beginStuck(p, func(*cli.App) {})
+	for _, text := range []string{"if its source can send it again", "accepted 1, settled 0"} {
+		if !strings.Contains(s.err.String(), text) {
+			t.Errorf("no %q in\n%s", text, s.err)
+		}
+	}
 }
 
 // --watch sees files that are changed, added to a directory, and put back.
@@ -199,5 +329,40 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.err.await(t, `removed="[sink more]"`)
+	s.end(exit)
+}
+
+// slowStart is a plugin that takes its time to start.
+type slowStart struct{ came, release chan struct{} }
+
+func (p slowStart) Start(context.Context, plugin.Env) error {
+	p.came <- struct{}{}
+	<-p.release
+	return nil
+}
+
+func (slowStart) Handle(context.Context, *plugin.Message) error { return nil }
+
+// Promise: a signal that comes while the file is being loaded has it loaded once more.
+func TestSignalDuringReload(t *testing.T) {
+	s := newShell(t)
+	p := slowStart{make(chan struct{}), make(chan struct{})}
+	s.kinds.Add(kind.Native("slow", func() (plugin.Handler, error) { return p, nil }))
+	s.write("penstock.yaml", lasting)
+	exit := s.begin("run")
+	s.err.await(t, "msg=running")
+	slow := lasting + "plugins:\n  slow: { native: slow, from: in }\n"
+	s.write("penstock.yaml", slow)
+	s.signals <- syscall.SIGHUP
+	<-p.came
+	s.write("penstock.yaml", strings.Replace(slow, "plugins:", "  more: { from: in, file: { path: more.txt } }\nplugins:", 1))
+	s.signals <- syscall.SIGHUP
+	s.err.await(t, "to be loaded again")
+	close(p.release)
+	s.err.await(t, `added="[plugin slow]"`)
+	s.err.await(t, `added="[sink more]"`)
+	s.write("penstock.yaml", "memory: 512MiB\ndata: elsewhere\n"+slow)
+	s.signals <- syscall.SIGHUP
+	s.err.await(t, "penstock.yaml: memory cannot be changed while the pipeline runs: it is 256MiB, and would be 512MiB")
 	s.end(exit)
 }

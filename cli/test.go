@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 
 	"github.com/penstock-dev/penstock/internal/pipetest"
 	"github.com/spf13/cobra"
@@ -53,6 +56,9 @@ func (a *App) test(ctx context.Context, f *testFlags, paths []string) (err error
 		o.Logger = slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	files, err := pipetest.Files(paths...)
+	if err == nil {
+		err = a.onlyTests(files)
+	}
 	if err != nil {
 		return exit(ExitUsage, err)
 	}
@@ -69,6 +75,9 @@ func (a *App) test(ctx context.Context, f *testFlags, paths []string) (err error
 	if f.junit != "" {
 		failed = errors.Join(failed, writeJUnit(f.junit, results))
 	}
+	if err == nil && len(results) == 0 && f.run != "" {
+		err = fmt.Errorf("no test matches --run %q", f.run)
+	}
 	if err := errors.Join(err, failed); err != nil {
 		return exit(ExitFailed, err)
 	}
@@ -78,6 +87,39 @@ func (a *App) test(ctx context.Context, f *testFlags, paths []string) (err error
 		}
 	}
 	return nil
+}
+
+// onlyTests sees whether somebody has named a pipeline in the place of its tests.
+func (a *App) onlyTests(files []string) error {
+	for _, path := range files {
+		if isTest(path) || !looksLikePipeline(path) {
+			continue // a file of tests may have another name
+		}
+		ext := filepath.Ext(path)
+		tests := strings.TrimSuffix(path, ext) + "_test" + ext
+		return fmt.Errorf("%s is a pipeline: its tests stand in %s: `%s test %s`", path, tests, a.Name, tests)
+	}
+	return nil
+}
+
+// looksLikePipeline says that a file has keys at its top that a pipeline has, and no tests.
+func looksLikePipeline(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()                // only read from
+	text, _ := io.ReadAll(io.LimitReader(f, 1<<20)) // what cannot be read is found later
+	found := false
+	for line := range strings.Lines(string(text)) {
+		switch key, _, _ := strings.Cut(line, ":"); key {
+		case "tests":
+			return false
+		case "sources", "plugins", "sinks":
+			found = true
+		}
+	}
+	return found
 }
 
 // untilSignal is a context that ends with the first signal; a second one meets no handler. stop frees what it needs.

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/penstock-dev/penstock"
 )
 
 // watchEvery is how often --watch looks at the files.
@@ -16,7 +19,7 @@ const watchEvery = 500 * time.Millisecond
 func (d *daemon) watch(ctx context.Context) {
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
-	loaded := d.fingerprint()
+	loaded := d.flags.seen
 	last := loaded
 	for {
 		select {
@@ -24,22 +27,23 @@ func (d *daemon) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		now := d.fingerprint()
+		now := fingerprint(d.flags.config)
 		if now != loaded && now == last {
-			loaded = now
-			_, _ = d.Reload(ctx, "watch") // the log has said how it went
+			if _, err := d.Reload(ctx, "watch"); !errors.Is(err, penstock.ErrChanging) { // else at the next look; the log has said how it went
+				loaded = now
+			}
 		}
 		last = now
 	}
 }
 
 // fingerprint differs when the pipeline's files do.
-func (d *daemon) fingerprint() string {
-	paths := []string{d.flags.config}
-	if entries, err := os.ReadDir(d.flags.config); err == nil {
+func fingerprint(path string) string {
+	paths := []string{path}
+	if entries, err := os.ReadDir(path); err == nil {
 		for _, e := range entries {
 			if name := e.Name(); strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") {
-				paths = append(paths, d.flags.config+string(os.PathSeparator)+name)
+				paths = append(paths, path+string(os.PathSeparator)+name)
 			}
 		}
 	}

@@ -109,7 +109,7 @@ func compile(source string) (*Program, *cel.Ast, error) {
 	}
 	ast, issues := env.Compile(source)
 	if issues.Err() != nil {
-		return nil, nil, issue(issues)
+		return nil, nil, issue(issues, source)
 	}
 	slow, err := env.Program(ast, cel.CostLimit(MaxCost))
 	if err != nil {
@@ -128,8 +128,8 @@ func newEnv() (*cel.Env, error) {
 	)
 }
 
-// issue is the first of CEL's complaints.
-func issue(issues *cel.Issues) *Error {
+// issue is the first of CEL's complaints about an expression.
+func issue(issues *cel.Issues, source string) *Error {
 	errs := issues.Errors()
 	if len(errs) == 0 {
 		return &Error{Line: 1, Column: 1, Message: issues.Err().Error()}
@@ -139,9 +139,7 @@ func issue(issues *cel.Issues) *Error {
 	if l := first.Location; l != nil && l.Line() > 0 {
 		e.Line, e.Column = l.Line(), l.Column()+1
 	}
-	if strings.HasPrefix(e.Message, "undeclared reference") {
-		e.Message += ": there are msg, key, headers, stream, attempt and size, and the functions of CEL"
-	}
+	e.explain(source)
 	return e
 }
 
@@ -184,6 +182,9 @@ func (p *Program) eval(in *Input) (ref.Val, error) {
 	reason := err.Error()
 	if strings.Contains(reason, "cost limit exceeded") {
 		reason = fmt.Sprintf("the expression takes more than %d steps for this message: it was given up", int(MaxCost))
+	}
+	if strings.HasPrefix(reason, "no such overload") {
+		reason += ": something has another type than is needed there: convert it, as in double(msg.n) * 1.5 or string(msg.n) + \"x\""
 	}
 	return nil, &EvalError{Reason: reason, Err: err}
 }

@@ -79,7 +79,8 @@ func TestErrors(t *testing.T) {
 		"msg.a = 1":      "line 1, column 7: Syntax error",
 		"true &&\n  é.b": "line 2, column 3: Syntax error",
 		"msg.é":          "line 1, column 5: Syntax error",
-		"key == 5":       "line 1, column 5: found no matching overload for '_==_' applied to '(string, int)'",
+		"key == 5":       "line 1, column 5: == does not take (string, int): convert one of them with string(), int() or double()",
+		"!key":           "line 1, column 1: ! does not take (string)",
 		"foo(msg)":       "line 1, column 4: undeclared reference to 'foo': there are msg, key",
 		"a + b == c": "line 1, column 1: undeclared reference to 'a': there are msg, key, headers, stream, attempt and size, " +
 			"and the functions of CEL (and 2 more)",
@@ -94,6 +95,54 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%.50q: got %v, want %s", source, err, want)
 		}
 	}
+}
+
+// Promise: what is right in other languages is met with what to write here, and no list of tokens.
+func TestHints(t *testing.T) {
+	for source, want := range map[string]string{
+		"msg.a = 1":                    "1, column 7: Syntax error: = is no operator: did you mean ==?",
+		"msg.a === 1":                  "1, column 7: Syntax error: === is no operator: did you mean ==?",
+		"msg.a <> 1":                   "1, column 7: Syntax error: <> is no operator: did you mean !=?",
+		"msg.a & msg.b":                "1, column 7: Syntax error: & is no operator: did you mean &&?",
+		"msg.a == ' and = ' and msg.b": "1, column 20: Syntax error: write && for and",
+		"msg.a // or\nOR msg.b":        "2, column 1: Syntax error: write || for OR",
+		"not msg.a":                    "1, column 1: Syntax error: write ! for not",
+		"not(msg.a)":                   "1, column 4: undeclared reference to 'not': write ! for not",
+		"$.x == 1":                     "1, column 1: Syntax error: there is no $: write msg.x for $.x",
+		"msg.or in ('a', 'b')":         `1, column 11: Syntax error: a list stands in brackets: in ["a", "b"]`,
+		"msg.a &&":                     "1, column 9: Syntax error: the expression ends after &&",
+		"msg.a == \n":                  "1, column 9: Syntax error: the expression ends after ==",
+		"msg.a in":                     "1, column 9: Syntax error: the expression ends after in",
+		"msg.é ==":                     "1, column 9: Syntax error: the expression ends after ==",
+		"msg.a == 'x\\'":               "1, column 10: Syntax error: the text has no end: add the closing '",
+		"msg.é": `1, column 5: Syntax error: 'é' cannot stand here: a field with other letters than a to z goes in brackets, ` +
+			`as in msg["é"] (and 1 more)`,
+		"msg.a b":      "1, column 7: Syntax error: 'b' cannot stand here",
+		"(msg.a == 1":  "1, column 12: Syntax error: missing ')' at the end",
+		"msg.a == (":   "1, column 11: Syntax error: the expression ends too early",
+		"key + 1 == 2": "1, column 5: + does not take (string, int): convert one of them with string(), int() or double()",
+	} {
+		if _, err := CompileBool(source); err == nil || err.Error() != "line "+want {
+			t.Errorf("%q: got %v, want %s", source, err, want)
+		}
+	}
+	p, err := CompileBool("msg.n * 1.5 > 2.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Bool(on(`{"n":10}`)); err == nil || !strings.Contains(err.Error(), "double(msg.n)") {
+		t.Errorf("an int times a double: %v", err)
+	}
+}
+
+// Hints do not depend on what is in the expression.
+func FuzzHint(f *testing.F) {
+	f.Add("msg.a = 'b\\")
+	f.Fuzz(func(t *testing.T, source string) {
+		if at, help, ok := hint(source); at < 0 || at > len(source) || ok != (help != "") {
+			t.Errorf("%q: %d, %q, %v", source, at, help, ok)
+		}
+	})
 }
 
 // Promise: an expression that takes too long, and a payload that is too much to decode, are given up with an error that says so.
