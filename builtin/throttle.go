@@ -18,9 +18,9 @@ type ThrottleSettings struct {
 	Burst    int           `yaml:"burst" jsonschema:"minimum=0,example=20" jsonschema_description:"How many may go at once after a pause; 0 for as many as the rate names."`
 	Key      string        `yaml:"key" jsonschema:"example=msg.user" jsonschema_description:"Expression: each of its values has the rate to itself; empty for one rate in all."`
 	MaxKeys  int           `yaml:"max_keys" jsonschema:"minimum=1,maximum=10000000" jsonschema_description:"The most values of key that are counted at one time, in about 100 bytes each. Beyond it the one that was not seen for longest begins anew."`
-	Overflow string        `yaml:"overflow" jsonschema:"enum=wait,enum=reject,enum=drop" jsonschema_description:"What becomes of a message beyond the rate: wait holds it and all behind it up, so that its source slows down; reject sends it to the dead letters; drop counts it and is done with it."`
+	Overflow string        `yaml:"overflow" jsonschema:"enum=wait,enum=reject,enum=drop" jsonschema_description:"What becomes of a message beyond the rate: wait holds it and all behind it up, so that its source slows down; reject sends it to the dead letters; drop settles it without a trace."`
 	MaxWait  time.Duration `yaml:"max_wait" jsonschema:"example=10s" jsonschema_description:"With wait: the longest that one message is waited for. One that would have to wait longer is retried after that time, which counts as an attempt. It must be shorter than the plugin's timeout."`
-	OnError  string        `yaml:"on_error" jsonschema:"enum=reject,enum=drop,enum=pass" jsonschema_description:"What becomes of a message for which key has no value: reject sends it to the dead letters with the reason, drop counts it and is done with it, pass forwards it at once."`
+	OnError  string        `yaml:"on_error" jsonschema:"enum=reject,enum=drop,enum=pass" jsonschema_description:"What becomes of a message for which key has no value: reject sends it to the dead letters with the reason, drop settles it without a trace, pass forwards it at once."`
 }
 
 const mostBuckets = 10_000_000

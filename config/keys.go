@@ -17,7 +17,7 @@ type FileKeys struct {
 	Listen     string          `yaml:"listen" jsonschema:"example=127.0.0.1:7070" jsonschema_description:"Address of the port for health, metrics and control; off for none. One that others can reach needs tls and token."`
 	TLS        *kind.ServerTLS `yaml:"tls" jsonschema_description:"TLS for that port."`
 	Token      kind.Secret     `yaml:"token" jsonschema:"example=${PENSTOCK_TOKEN}" jsonschema_description:"Bearer token that requests to that port must show."`
-	Data       string          `yaml:"data" jsonschema:"minLength=1,example=/var/lib/penstock" jsonschema_description:"Directory for cursors and dead letters. It is made when it is needed."`
+	Data       string          `yaml:"data" jsonschema:"minLength=1,example=/var/lib/penstock" jsonschema_description:"Directory for cursors and dead letters. It is made at the start, and only one process may have it."`
 	Memory     kind.Size       `yaml:"memory" jsonschema:"minimum=1,example=512MiB" jsonschema_description:"Budget for messages in memory."`
 	MaxMessage kind.Size       `yaml:"max_message" jsonschema:"minimum=1,example=4MiB" jsonschema_description:"The largest message."`
 	Drain      time.Duration   `yaml:"drain" jsonschema:"minimum=1ms,example=10s" jsonschema_description:"How long a stop may take while messages are finished."`

@@ -83,6 +83,19 @@ func (l *Log) own(fsys FS) (bool, error) {
 	return true, err
 }
 
+// Moved reports whether the path no longer names this file: somebody has renamed or removed it.
+func (l *Log) Moved(fsys FS) bool {
+	info, err := l.f.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := fsys.Stat(l.path)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	return !os.SameFile(info, now)
+}
+
 // Size is where the next byte will be written: the length of the file, torn bytes included.
 func (l *Log) Size() int64 { return l.size }
 

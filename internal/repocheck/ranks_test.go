@@ -27,6 +27,7 @@ func ladder() []layer {
 		{packages: "internal/clock"},
 		{packages: "internal/fsx"},
 		{packages: "internal/fsx/fsxtest", may: []string{"internal/fsx"}},
+		{packages: "internal/datadir", may: []string{"internal/fsx"}},
 		{packages: "internal/listen"},
 		{packages: "internal/suggest"},
 		{packages: "internal/yamltree"},

@@ -7,7 +7,8 @@
 // disk) the file is cut back to the end of the last whole message: messages before that are done, those behind it fail with an [Error]
 // and can be tried again without leaving a torn line or a duplicate.
 //
-// The file is opened and locked by the first Write, and held up to Close. Open only looks whether that can be done, so that a sink may be
+// The file is opened and locked by the first Write, and held up to Close. If somebody renames or removes it, what comes a second later goes
+// to a file of its name again. Open only looks whether that can be done, so that a sink may be
 // opened on a file that another one still writes, and takes over when that one has been closed.
 //
 // A crash can leave the beginning of a message at the end of the file. Its message was never done and will come again. [Append] moves
@@ -49,7 +50,8 @@ type Sink struct {
 	begun   bool     // the file has been taken since Open, and emptied where that was asked for
 	log     *fsx.Log // nil before the first Write, after Close, and when a rotation could not open the new file
 	born    time.Time
-	buf     []byte // not yet written; its capacity is fixed
+	looked  time.Time // when the path was last seen to name the file
+	buf     []byte    // not yet written; its capacity is fixed
 	pending []span
 	done    int64 // the offset up to which everything is done
 	dirty   bool  // something has been written since the last fsync
@@ -106,6 +108,9 @@ func (s *Sink) Open(_ context.Context, env sink.Env) error {
 // while somebody else writes it.
 func (s *Sink) Write(_ context.Context, b *sink.Batch) error {
 	if err := s.ready(); err != nil {
+		return err
+	}
+	if err := s.follow(); err != nil {
 		return err
 	}
 	if r := s.cfg.Rotate.MaxAge; r > 0 && s.end() > 0 && s.clock.Now().Sub(s.born) >= r {

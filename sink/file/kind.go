@@ -62,6 +62,9 @@ func (s Settings) Claims() []string {
 	if s.Path == "" || err != nil {
 		return nil
 	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
 	return []string{"file " + abs}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/penstock-dev/penstock/internal/fsx"
 )
@@ -81,6 +82,7 @@ func (s *Sink) open(mode Mode) error {
 		return errors.Join(s.openError(err), log.Close())
 	}
 	s.log, s.done, s.born, s.dirty = log, log.Size(), s.clock.Now(), true
+	s.looked = s.born
 	return nil
 }
 
@@ -158,6 +160,30 @@ func (s *Sink) rotate() error {
 		if err := s.shut(); err != nil {
 			return err
 		}
+	}
+	return s.open(Append)
+}
+
+// lookEvery is how often the sink looks whether its file has been renamed or removed.
+const lookEvery = time.Second
+
+// follow starts a file of the path's name if the one that the sink has is not there any more: another program rotates it. What was given
+// before goes to the old one.
+func (s *Sink) follow() error {
+	now := s.clock.Now()
+	if now.Sub(s.looked) < lookEvery {
+		return nil
+	}
+	s.looked = now
+	if !s.log.Moved(s.fs) {
+		return nil
+	}
+	s.slog.Info("the file was renamed or removed; the sink starts another one", "path", s.cfg.Path)
+	if err := s.flush(s.cfg.Sync != SyncNone); err != nil {
+		return err
+	}
+	if err := s.shut(); err != nil {
+		return err
 	}
 	return s.open(Append)
 }

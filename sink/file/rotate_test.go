@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-dev/penstock/internal/fsx"
 	"github.com/penstock-dev/penstock/internal/fsx/fsxtest"
 )
 
@@ -104,4 +105,63 @@ func TestRotationWithoutANewFile(t *testing.T) {
 	r.must(r.Close(t.Context()))
 	r.holds(r.path, "bbb\n")
 	r.holds(r.path+".1", "aaa\n")
+}
+
+// Promise: a file that another program renames or removes gets a follower within a second, and no message is lost or there twice.
+func TestRotatedByOthers(t *testing.T) {
+	if !fsx.RenamesOpen {
+		t.Skip("nobody renames a file that is open")
+	}
+	r := newRig(t, Config{Mode: Truncate})
+	r.mustOpen()
+	r.must(r.write("a"))
+	r.must(os.Rename(r.path, r.path+".moved"))
+	r.must(r.write("b")) // too early to look again
+	r.clock.Advance(time.Second)
+	r.must(r.write("c"))
+	r.must(r.flush())
+	r.holds(r.path+".moved", "a\nb\n")
+	r.holds(r.path, "c\n")
+	r.clock.Advance(time.Second)
+	r.must(r.write("d")) // it is there: nothing happens
+	r.must(r.flush())
+	r.holds(r.path, "c\nd\n")
+	r.must(os.Remove(r.path))
+	r.must(os.WriteFile(r.path, []byte("of another program\n"), 0o600))
+	r.clock.Advance(time.Second)
+	r.must(r.write("e"))
+	r.must(r.Close(t.Context()))
+	r.holds(r.path, "of another program\ne\n")
+	for p, err := range r.fate {
+		if err != nil {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	if len(r.fate) != 5 {
+		t.Errorf("%d messages done, want 5", len(r.fate))
+	}
+}
+
+// A follower that cannot be opened is tried again; nothing is written to the file that is gone.
+func TestRotatedByOthersToNowhere(t *testing.T) {
+	if !fsx.RenamesOpen {
+		t.Skip("nobody renames a file that is open")
+	}
+	r := newRig(t, Config{})
+	r.mustOpen()
+	r.must(r.write("a"))
+	r.must(os.Rename(r.path, r.path+".1"))
+	r.must(os.Mkdir(r.path, 0o700))
+	r.clock.Advance(time.Second)
+	for _, p := range []string{"b", "c"} {
+		if err := r.write(p); err == nil || r.fate[p] == nil {
+			t.Errorf("%s was written to a directory", p)
+		}
+	}
+	r.must(r.flush())
+	r.must(os.Remove(r.path))
+	r.must(r.write("d"))
+	r.must(r.Close(t.Context()))
+	r.holds(r.path+".1", "a\n")
+	r.holds(r.path, "d\n")
 }

@@ -20,7 +20,7 @@ type breaker struct {
 	trial bool      // one does
 }
 
-// trialWait is how long a request is put off that comes while another one tries.
+// trialWait is after how long a request looks again that comes while another one tries.
 const trialWait = time.Second
 
 // allow says whether a request may be sent; if not, how long to wait.
@@ -49,17 +49,17 @@ func (b *breaker) success() (closed bool) {
 	return closed
 }
 
-// failure hears of a failed request, after which the endpoint wants to be left alone for atLeast; it reports whether that opened the
-// breaker, or kept it open after a trial.
-func (b *breaker) failure(now time.Time, atLeast time.Duration) (opened bool) {
+// failure hears of a failed request, after which the endpoint wants to be left alone for atLeast; it reports whether the breaker was open
+// before, and whether it is open now.
+func (b *breaker) failure(now time.Time, atLeast time.Duration) (was, open bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	was = b.open
 	b.row++
-	if b.limit == 0 || !b.open && b.row < b.limit || b.open && !b.trial {
-		return false
+	if b.limit > 0 && (b.trial || !b.open && b.row >= b.limit) {
+		b.open, b.trial, b.until = true, false, now.Add(max(b.openFor, atLeast))
 	}
-	b.open, b.trial, b.until = true, false, now.Add(max(b.openFor, atLeast))
-	return true
+	return was, b.open
 }
 
 // abandon hears that a request was given up for a reason that says nothing of the endpoint.

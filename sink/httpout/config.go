@@ -33,7 +33,7 @@ const (
 
 // Config is the settings of an http sink, in Go and in a pipeline's file. [Defaults] has what is not said.
 type Config struct {
-	URL            string                 `yaml:"url" jsonschema:"required,example=https://ingest.example.com/events" jsonschema_description:"Where requests go."`
+	URL            string                 `yaml:"url" jsonschema:"required,example=https://ingest.example.com/events" jsonschema_description:"Where requests go. Logs and errors show its host only."`
 	Method         string                 `yaml:"method" jsonschema:"enum=POST,enum=PUT,enum=PATCH" jsonschema_description:"Method of the requests."`
 	Headers        map[string]kind.Secret `yaml:"headers" jsonschema_description:"Headers of each request; their values are never shown."`
 	Token          kind.Secret            `yaml:"token" jsonschema:"example=${TOKEN}" jsonschema_description:"Sent as Authorization: Bearer."`
@@ -154,9 +154,9 @@ func Kind() kind.Kind {
 	}, Defaults(), func(c Config, _ kind.Env) (sink.Sink, error) { return New(c) })
 }
 
-// Error is a request that failed, or a message that is not sent.
+// Error is a request that failed, or a message that is not sent. It has nothing of what is secret: of the URL, no more than the host.
 type Error struct {
-	URL    string
+	URL    string // method, scheme and host
 	Status int    // of the answer; 0: there was none
 	Body   string // the beginning of the answer
 	Hint   string // what to do about it; may be empty
@@ -164,9 +164,12 @@ type Error struct {
 }
 
 // Error names the address, what came of it, and what to do.
-func (e *Error) Error() string {
+func (e *Error) Error() string { return "http sink: " + e.text() }
+
+// text is for where it is plain who says it.
+func (e *Error) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "http sink: %s: ", e.URL)
+	b.WriteString(e.URL + ": ")
 	if e.Status > 0 {
 		fmt.Fprintf(&b, "%d %s", e.Status, http.StatusText(e.Status))
 		if e.Body != "" {
@@ -186,8 +189,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Reasons for which messages fail. They are wrapped in an [Error].
 var (
-	// ErrOpen says that the breaker is open: nothing was sent.
-	ErrOpen = errors.New("the breaker is open, after failed requests in a row: nothing is sent for a while")
+	// ErrOpen says that the sink was closed while the breaker was open: nothing was sent.
+	ErrOpen = errors.New("the breaker is open, after failed requests in a row: nothing was sent")
 	// ErrTimeout says that a request took longer than timeout.
 	ErrTimeout = errors.New("no answer within the timeout")
 	// ErrNotJSON rejects a message that cannot stand in the format: in an array it would spoil the others, and with line ends of its own

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -135,11 +136,31 @@ type rig struct {
 	*Sink
 	arena   *arena.Arena
 	account *arena.Account
-	clock   *clock.Manual
+	clock   *manual
 	fates   chan fate
 }
 
-func newRig(t testing.TB, cfg Config) *rig {
+// manual is a clock that tells what it is asked to wait for.
+type manual struct {
+	*clock.Manual
+	asked chan time.Duration
+}
+
+func (m *manual) AfterFunc(d time.Duration, f func()) clock.Timer {
+	defer func() { m.asked <- d }()
+	return m.Manual.AfterFunc(d, f)
+}
+
+// waits returns when somebody has asked to wait for d.
+func (m *manual) waits(d time.Duration) {
+	for <-m.asked != d {
+	}
+}
+
+func newRig(t testing.TB, cfg Config) *rig { return newLogged(t, cfg, nil) }
+
+// newLogged is a rig whose sink is called out.
+func newLogged(t testing.TB, cfg Config, logger *slog.Logger) *rig {
 	t.Helper()
 	a, err := arena.New(arena.Config{Budget: 64 << 20, SlabSize: 2 << 20})
 	if err != nil {
@@ -149,11 +170,12 @@ func newRig(t testing.TB, cfg Config) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{TB: t, arena: a, account: acc, clock: clock.NewManual(time.Unix(1e9, 0)), fates: make(chan fate, 100_000)}
+	r := &rig{TB: t, arena: a, account: acc, fates: make(chan fate, 100_000)}
+	r.clock = &manual{clock.NewManual(time.Unix(1e9, 0)), make(chan time.Duration, 100_000)}
 	if r.Sink, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Open(t.Context(), sink.Env{Clock: r.clock}); err != nil {
+	if err := r.Open(t.Context(), sink.Env{Name: "out", Clock: r.clock, Logger: logger}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

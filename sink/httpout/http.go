@@ -28,7 +28,8 @@ import (
 // Sink sends to one URL. Its methods are called one at a time, as [sink.Sink] says; Status and Stats may be called at any time.
 type Sink struct {
 	cfg     Config
-	shown   string // method and URL without its password, for errors
+	shown   string // method and host, for errors
+	hide    hider
 	host    string // header Host; empty for the URL's
 	header  http.Header
 	clock   clock.Clock
@@ -41,12 +42,13 @@ type Sink struct {
 	cur     *job // being filled; nil: none
 	jobs    chan *job
 	free    chan *job
+	closing chan struct{} // closed by Close: nobody waits for the breaker any more
 	workers sync.WaitGroup
 
-	requests, failures, rejected, split, opened, shed atomic.Uint64
+	requests, failures, rejected, split, opened, held atomic.Uint64
 
 	mu     sync.Mutex
-	bad    error     // why the last request failed; nil if it did not
+	bad    *Error    // why the last request failed; nil if it did not
 	since  time.Time // when bad came or went
 	told   time.Time // when a failure was logged last
 	fault  error     // the last failure of messages while the sink closes
@@ -66,7 +68,7 @@ type Stats struct {
 	Rejected uint64 // messages that the endpoint will not have
 	Split    uint64 // requests sent again in halves
 	Opened   uint64 // times that the breaker opened
-	Shed     uint64 // requests not sent because it was open
+	Held     uint64 // requests that waited because it was open
 }
 
 var (
@@ -86,12 +88,15 @@ func New(cfg Config) (*Sink, error) {
 	}
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("http sink: config: %w", err)
+		return nil, errors.New("http sink: config: url is no web address") // without err: that shows it
 	}
 	if cfg.Format == Single {
 		cfg.Batch.Messages = 1
 	}
-	s := &Sink{cfg: cfg, shown: cfg.Method + " " + u.Redacted(), header: http.Header{}}
+	s := &Sink{
+		cfg: cfg, shown: cfg.Method + " " + shownURL(u), hide: newHider(u, cfg.Token.Reveal(), cfg.Headers), header: http.Header{},
+		closing: make(chan struct{}),
+	}
 	s.breaker.limit, s.breaker.openFor = cfg.Breaker.Failures, cfg.Breaker.OpenFor
 	s.header.Set("Content-Type", map[Format]string{
 		NDJSON: "application/x-ndjson", JSONArray: "application/json", Single: "application/octet-stream",
@@ -139,7 +144,7 @@ func (s *Sink) Open(ctx context.Context, env sink.Env) error {
 		s.free <- &job{}
 	}
 	for range s.cfg.Concurrency {
-		w := &worker{Sink: s}
+		w := &worker{Sink: s, answer: make([]byte, showBody+s.hide.longest)}
 		s.workers.Go(w.work)
 	}
 	return nil
@@ -233,7 +238,7 @@ func (s *Sink) Flush(ctx context.Context) error {
 }
 
 // Close hands over what is waiting, and waits for all answers; when ctx ends, it gives up the requests that are under way. It fails if
-// messages failed meanwhile.
+// messages failed meanwhile. Those that wait for the breaker are given back at once, for another sink or a later run; that is no failure.
 func (s *Sink) Close(ctx context.Context) error {
 	if s.jobs == nil {
 		return nil
@@ -241,6 +246,7 @@ func (s *Sink) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.ending = true
 	s.mu.Unlock()
+	close(s.closing)
 	_ = s.dispatch(ctx) // its messages have heard of it, and fault has
 	close(s.jobs)
 	s.jobs = nil
@@ -258,7 +264,7 @@ func (s *Sink) Close(ctx context.Context) error {
 func (s *Sink) Stats() Stats {
 	return Stats{
 		Requests: s.requests.Load(), Failures: s.failures.Load(), Rejected: s.rejected.Load(),
-		Split: s.split.Load(), Opened: s.opened.Load(), Shed: s.shed.Load(),
+		Split: s.split.Load(), Opened: s.opened.Load(), Held: s.held.Load(),
 	}
 }
 
@@ -269,7 +275,7 @@ func (s *Sink) Status() sink.Status {
 	defer s.mu.Unlock()
 	st := sink.Status{State: "ok", Since: s.since, Failures: s.failures.Load()}
 	if s.bad != nil {
-		st.State, st.Detail = "retrying", s.bad.Error()
+		st.State, st.Detail = "retrying", s.bad.text()
 	}
 	if s.clock != nil {
 		if b := s.breaker.state(s.clock.Now()); b != "closed" {
@@ -299,33 +305,46 @@ func (s *Sink) worked() {
 	}
 	s.bad, s.since, s.told = nil, s.clock.Now(), time.Time{}
 	if closed {
-		s.slog.Info("http sink: the breaker is closed, the endpoint answers again", "request", s.shown)
+		s.slog.Info("the breaker is closed, the endpoint answers again", "request", s.shown)
 	} else {
-		s.slog.Info("http sink: the endpoint answers again", "request", s.shown)
+		s.slog.Info("the endpoint answers again", "request", s.shown)
 	}
 }
 
-// tellEvery is how often failures are logged.
-const tellEvery = 10 * time.Second
+const (
+	tellEvery     = 10 * time.Second // how often failures are logged
+	tellOpenEvery = time.Minute      // how often, while the breaker is open
+)
 
 // failed hears of a request that is to be tried again.
-func (s *Sink) failed(err error, after time.Duration) {
+func (s *Sink) failed(err *Error, after time.Duration) {
 	now := s.clock.Now()
 	s.failures.Add(1)
-	opened := s.breaker.failure(now, after)
+	was, open := s.breaker.failure(now, after)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	opened := open && !was
 	if s.bad == nil || opened {
 		s.since = now
 	}
 	s.bad = err
+	quiet := tellEvery
+	if open {
+		quiet = tellOpenEvery
+	}
+	if opened {
+		s.opened.Add(1)
+	} else if !s.told.IsZero() && now.Sub(s.told) < quiet {
+		return
+	}
+	s.told = now
 	switch {
 	case opened:
-		s.opened.Add(1)
-		s.slog.Warn("http sink: the breaker is open; nothing is sent before one request may try again",
-			"error", err, "for", max(s.cfg.Breaker.OpenFor, after))
-	case s.told.IsZero() || now.Sub(s.told) >= tellEvery:
-		s.told = now
-		s.slog.Warn("http sink: a request failed; its messages are tried again", "error", err)
+		s.slog.Warn("the breaker is open; nothing is sent before one request may try again",
+			"error", err.text(), "for", max(s.cfg.Breaker.OpenFor, after))
+	case open:
+		s.slog.Warn("the breaker is still open; one request tries now and then", "error", err.text())
+	default:
+		s.slog.Warn("a request failed; its messages are tried again", "error", err.text())
 	}
 }

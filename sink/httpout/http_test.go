@@ -103,66 +103,6 @@ func FuzzRetryAfter(f *testing.F) {
 	})
 }
 
-// Promise: after so many failed requests in a row nothing is sent for a while; then one request tries, and decides. All of it shows.
-func TestBreaker(t *testing.T) {
-	srv, got := listen(t)
-	cfg := one(srv.URL)
-	cfg.Concurrency = 2
-	cfg.Breaker = Breaker{Failures: 3, OpenFor: 30 * time.Second}
-	r := newRig(t, cfg)
-	state := func(want string) {
-		t.Helper()
-		if st := r.Status(); st.State != want || st.Since.IsZero() {
-			t.Errorf("status %+v, want %s", st, want)
-		}
-	}
-	fails := func(after time.Duration, is error) {
-		t.Helper()
-		err := r.next(1)["a"]
-		if kind, a := plugin.Classify(err); kind != plugin.KindRetry || a != after || is != nil && !errors.Is(err, is) {
-			t.Errorf("%v, want a retry after %v", err, after)
-		}
-	}
-	state("ok")
-	for i := range 3 {
-		r.send("a")
-		(<-got).with(500)
-		fails(0, nil)
-		if i < 2 {
-			state("retrying")
-		}
-	}
-	state("open")
-	r.clock.Advance(10 * time.Second)
-	r.send("a")
-	fails(20*time.Second, ErrOpen)
-	r.clock.Advance(20 * time.Second)
-	state("half-open")
-	r.send("a")
-	trial := <-got
-	r.send("a")
-	fails(time.Second, ErrOpen) // one at a time
-	trial.with(503, "Retry-After", "60")
-	fails(60*time.Second, nil)
-	state("open")
-	r.clock.Advance(59 * time.Second) // longer than open_for: the endpoint has asked for it
-	state("open")
-	r.clock.Advance(time.Second)
-	r.send("a")
-	(<-got).with(200)
-	if err := r.next(1)["a"]; err != nil {
-		t.Errorf("after the trial: %v", err)
-	}
-	state("ok")
-	r.send("a")
-	(<-got).with(500)
-	fails(0, nil) // counts from one
-	state("retrying")
-	if st := r.Stats(); st != (Stats{Requests: 6, Failures: 5, Opened: 2, Shed: 2}) {
-		t.Errorf("stats %+v", st)
-	}
-}
-
 // Promise: a request that is too large is sent again in halves; a message that is too large alone goes to the dead letters, alone.
 func TestTooLarge(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

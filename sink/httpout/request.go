@@ -33,7 +33,7 @@ type worker struct {
 	packed bytes.Buffer
 	zip    *gzip.Writer
 	hash   hash.Hash
-	answer [showBody]byte
+	answer []byte
 }
 
 func (w *worker) work() {
@@ -47,11 +47,8 @@ func (w *worker) work() {
 
 // send makes the messages of items done, one way or another.
 func (w *worker) send(items []item) {
-	now := w.clock.Now()
-	if wait, ok := w.breaker.allow(now); !ok {
-		err := &Error{URL: w.shown, Err: ErrOpen}
-		w.shed.Add(1)
-		w.fail(items, plugin.Retry(err, wait))
+	if !w.hold() {
+		finish(items, plugin.Retry(&Error{URL: w.shown, Err: ErrOpen}, 0)) // not w.fail: what was not tried is no failure of Close
 		return
 	}
 	after, c, err := w.request(items)
@@ -77,8 +74,30 @@ func (w *worker) send(items []item) {
 	}
 }
 
+// hold waits until the breaker lets a request through: a message that waits here has no attempt that counts. It reports false if the sink
+// is closed before.
+func (w *worker) hold() bool {
+	for first := true; ; first = false {
+		wait, ok := w.breaker.allow(w.clock.Now())
+		if ok {
+			return true
+		}
+		if first {
+			w.held.Add(1)
+		}
+		over := make(chan struct{})
+		timer := w.clock.AfterFunc(wait, func() { close(over) })
+		select {
+		case <-over:
+		case <-w.closing:
+			timer.Stop()
+			return false
+		}
+	}
+}
+
 // request sends items and reads the answer. When it has returned, nobody reads the messages any more.
-func (w *worker) request(items []item) (after time.Duration, c class, err error) {
+func (w *worker) request(items []item) (after time.Duration, c class, failed *Error) {
 	ctx, cancel := context.WithCancelCause(w.ctx)
 	defer cancel(nil)
 	timer := w.clock.AfterFunc(w.cfg.Timeout, func() { cancel(ErrTimeout) })
@@ -87,14 +106,14 @@ func (w *worker) request(items []item) (after time.Duration, c class, err error)
 	defer l.release()
 	req, err := w.prepare(ctx, l)
 	if err != nil {
-		return 0, endpoint, &Error{URL: w.shown, Err: err}
+		return 0, endpoint, &Error{URL: w.shown, Err: w.hide.error(err)}
 	}
 	w.requests.Add(1)
 	resp, err := w.client.Do(req)
 	if err != nil {
 		return 0, endpoint, w.noAnswer(ctx, err)
 	}
-	n, _ := io.ReadFull(resp.Body, w.answer[:]) // an answer that breaks off is an answer: its status counts
+	n, _ := io.ReadFull(resp.Body, w.answer) // an answer that breaks off is an answer: its status counts
 	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer-int64(n))
 	_ = resp.Body.Close() // of what was read only
 	c, hint := classify(resp.StatusCode)
@@ -104,7 +123,13 @@ func (w *worker) request(items []item) (after time.Duration, c class, err error)
 	if v, ok := retryAfter(resp.Header.Get("Retry-After"), w.clock.Now()); ok && c == later {
 		after = v
 	}
-	return after, c, &Error{URL: w.shown, Status: resp.StatusCode, Body: string(w.answer[:n]), Hint: hint}
+	return after, c, &Error{URL: w.shown, Status: resp.StatusCode, Body: w.excerpt(n), Hint: hint}
+}
+
+// excerpt is what an error shows of the first n bytes of an answer, which may repeat the request.
+func (w *worker) excerpt(n int) string {
+	text := w.hide.text(string(w.answer[:n]))
+	return text[:min(len(text), showBody)]
 }
 
 func (w *worker) noAnswer(ctx context.Context, err error) *Error {
@@ -112,6 +137,7 @@ func (w *worker) noAnswer(ctx context.Context, err error) *Error {
 	if inner, ok := errors.AsType[*url.Error](err); ok {
 		e.Err = inner.Err // the address is in e
 	}
+	e.Err = w.hide.error(e.Err)
 	switch cause := context.Cause(ctx); {
 	case cause != nil:
 		e.Err = cause
@@ -197,9 +223,9 @@ func redirect(req *http.Request, via []*http.Request) error {
 	first := via[0]
 	switch {
 	case req.Method != first.Method:
-		return fmt.Errorf("%w: to %s, by a %s without the messages", ErrRedirect, req.URL.Redacted(), req.Method)
+		return fmt.Errorf("%w: to %s, by a %s without the messages", ErrRedirect, shownURL(req.URL), req.Method)
 	case req.URL.Host != first.URL.Host || req.URL.Scheme != first.URL.Scheme:
-		return fmt.Errorf("%w: to %s, another host", ErrRedirect, req.URL.Redacted())
+		return fmt.Errorf("%w: to %s, another host", ErrRedirect, shownURL(req.URL))
 	case len(via) > maxHops:
 		return fmt.Errorf("%w: more than %d times", ErrRedirect, maxHops)
 	}

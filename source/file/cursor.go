@@ -88,6 +88,9 @@ func (s *Source) Checkpoint(context.Context) error {
 	if !ok || r == s.written {
 		return nil
 	}
+	if s.written == (record{}) {
+		s.displaces(env)
+	}
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {
 		err = replaceFile(cursorFile(env), append(data, '\n'))
@@ -97,6 +100,17 @@ func (s *Source) Checkpoint(context.Context) error {
 	}
 	s.written = r
 	return nil
+}
+
+// displaces warns if the cursor that is about to be overwritten belongs to another path.
+func (s *Source) displaces(env source.Env) {
+	was, have, err := loadRecord(env)
+	if err != nil || !have || was.Path == s.cfg.Path || env.Logger == nil {
+		return
+	}
+	env.Logger.Warn("the cursor of another file is overwritten, which is read from its beginning if it comes back: give each pipeline a data "+
+		"directory of its own, or each source a name of its own", "source", env.Name, "path", s.cfg.Path, "other", was.Path,
+		"cursor", cursorFile(env))
 }
 
 // record is where the cursor is, and forgets the generations before it; ok is false as long as nothing is settled.
