@@ -14,6 +14,7 @@ const (
 	later                 // to be tried again
 	endpoint              // to be tried again: nothing is wrong with the messages, but with the endpoint or how it is called
 	tooLarge              // to be sent in halves
+	mixed                 // to be sent in halves: one message may be wrong, and the others right
 	refused               // for the dead letters
 )
 
@@ -30,6 +31,8 @@ func classify(status int) (c class, hint string) {
 		return endpoint, "check url and method"
 	case http.StatusRequestEntityTooLarge:
 		return tooLarge, "this message alone is larger than the endpoint takes"
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		return mixed, ""
 	}
 	switch status / 100 {
 	case 2:

@@ -44,7 +44,7 @@ type Config struct {
 	Timeout        time.Duration          `yaml:"timeout" jsonschema_description:"Longest that one request may take, its answer included."`
 	Concurrency    int                    `yaml:"concurrency" jsonschema:"minimum=1" jsonschema_description:"Requests under way at once; 1 keeps the order of messages, but for those that are tried again."`
 	Breaker        Breaker                `yaml:"breaker" jsonschema_description:"When to leave the endpoint alone for a while."`
-	IdempotencyKey bool                   `yaml:"idempotency_key" jsonschema_description:"Send the header Idempotency-Key, a hash of the request's messages."`
+	IdempotencyKey bool                   `yaml:"idempotency_key" jsonschema_description:"Send the header Idempotency-Key, a hash of the request's messages. Messages that are equal on purpose then look like repeats."`
 }
 
 // Batch bounds one request. A message that is larger than Bytes goes alone.
@@ -68,7 +68,7 @@ const (
 func Defaults() Config {
 	return Config{
 		Method: http.MethodPost, Batch: Batch{Messages: 500, Bytes: 1 << 20}, Format: NDJSON, Compression: None, Timeout: 30 * time.Second,
-		Concurrency: 4, Breaker: Breaker{Failures: 5, OpenFor: 30 * time.Second}, IdempotencyKey: true,
+		Concurrency: 4, Breaker: Breaker{Failures: 5, OpenFor: 30 * time.Second},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -162,7 +163,9 @@ func TestRequest(t *testing.T) {
 // Promise: the key is the same for the same messages, and another one for others; traces do not count.
 func TestIdempotencyKey(t *testing.T) {
 	srv, got := listen(t)
-	r := newRig(t, one(srv.URL))
+	cfg := one(srv.URL)
+	cfg.IdempotencyKey = true
+	r := newRig(t, cfg)
 	key := func(msgs ...message) string {
 		r.must(r.Write(t.Context(), r.lend(msgs...)))
 		r.must(r.Flush(t.Context()))
@@ -374,5 +377,28 @@ func TestSettingsAreChecked(t *testing.T) {
 	k := Kind()
 	if _, err := k.NewSink(good, kind.Env{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// Promise: one message that the endpoint will not have takes no other with it.
+func TestPoisonStandsAlone(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if text, err := io.ReadAll(r.Body); err != nil || strings.Contains(string(text), "poison") {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+		}
+	}))
+	defer srv.Close()
+	r := newRig(t, one(srv.URL))
+	var msgs []message
+	for i := range 9 {
+		msgs = append(msgs, message{payload: fmt.Sprint(i)})
+	}
+	msgs[5].payload = "poison"
+	r.must(r.Write(t.Context(), r.lend(msgs...)))
+	r.must(r.Flush(t.Context()))
+	for payload, err := range r.next(len(msgs)) {
+		if k, _ := plugin.Classify(err); (payload == "poison") != (k == plugin.KindReject) || payload != "poison" && err != nil {
+			t.Errorf("%s: %v", payload, err)
+		}
 	}
 }

@@ -56,12 +56,12 @@ func (w *worker) send(items []item) {
 	case err == nil:
 		w.worked()
 		finish(items, nil)
-	case c == tooLarge && len(items) > 1:
+	case (c == tooLarge || c == mixed) && len(items) > 1:
 		w.worked()
 		w.split.Add(1)
 		w.send(items[:len(items)/2])
 		w.send(items[len(items)/2:])
-	case c == tooLarge, c == refused:
+	case c == tooLarge, c == mixed, c == refused:
 		w.worked()
 		w.rejected.Add(uint64(len(items)))
 		w.fail(items, plugin.Reject(err))

@@ -109,7 +109,7 @@ func TestAnswerBeforeTheBodyIsRead(t *testing.T) {
 		defer conn.Close()
 		tmp := make([]byte, 64<<10)
 		_, _ = conn.Read(tmp[:100])
-		_, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"))
+		_, _ = conn.Write([]byte("HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"))
 		bad := false
 		for {
 			n, err := conn.Read(tmp)
