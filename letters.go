@@ -129,7 +129,8 @@ func (l *letters) mention(out []deadletter.Letter) {
 		}
 		l.known[x.Plugin] = true
 		l.rt.p.Logger.Warn("a message went to the dead letters; more of this plugin are counted, and not logged", "plugin", x.Plugin,
-			"reason", fmt.Sprintf("%.200s", x.Reason), "attempts", x.Attempts, "source", x.Source, "directory", filepath.Dir(deadletter.Path(l.rt.p.Data)))
+			"reason", fmt.Sprintf("%.200s", x.Reason), "attempts", x.Attempts, "source", x.Source,
+			"directory", filepath.Dir(deadletter.Path(l.rt.p.Data)))
 	}
 }
 
