@@ -81,7 +81,7 @@ func (g *Plugin) runtime() penstock.Plugin {
 	out := penstock.Plugin{
 		Name: g.Name, Version: g.Version, From: g.From.Texts(), Emits: g.Emits.Texts(), Config: g.Config,
 		ByKey: g.Order == "key", Timeout: g.Timeout, Retry: g.Retry.policy(),
-		Mailbox: penstock.Mailbox{Bytes: int64(g.Mailbox.Bytes), DropOldest: g.Mailbox.Overflow == "drop_oldest"},
+		Mailbox:  penstock.Mailbox{Bytes: int64(g.Mailbox.Bytes), DropOldest: g.Mailbox.Overflow == "drop_oldest"},
 		Identity: g.Identity(), Kind: g.Kind.Name,
 	}
 	if g.Mode == "pool" {
