@@ -27,10 +27,11 @@ type Reloaded struct {
 // Identity, nothing is the same.
 //
 // First all that is new is made and started; if any of it fails, nothing has changed. Then plugins are swapped, which carries their state
-// over; sinks finish what they have in hand, are closed, and the new ones go on; streams get their new readers all at once; sources
-// that are not wanted any more end, and are given Pipeline.Drain to have their messages settled, before others take their place. What is
-// taken out gets what it is owed, for as long as Pipeline.Drain; what is left then goes to the dead letters. No message is lost, and none
-// is handled twice for it. A plugin that emits to a stream goes on to do so until it is done, also when only others that leave read it.
+// over; sinks finish what they have in hand, are closed, and the new ones go on; streams get their new readers all at once; sources that
+// are not wanted any more end, and are given Pipeline.Drain to have their messages settled; a [source.Checkpointer] is waited for before
+// another takes its place. What is taken out gets what it is owed, for as long as Pipeline.Drain; what is left then goes to the dead
+// letters. No message is lost, and none is handled twice for it. A plugin that emits to a stream goes on to do so until it is done, and
+// whoever has read the stream goes on to read it.
 //
 // A sink that a reload brings does not empty what is there: it may be this pipeline's.
 //
@@ -172,18 +173,19 @@ func (r *reload) compareSources() {
 	found := map[*intake]bool{}
 	for _, s := range r.next.Sources {
 		i := slices.IndexFunc(r.old.intakes, func(in *intake) bool { return in.spec.Name == s.Name })
-		switch {
-		case i < 0:
+		if i < 0 {
 			r.note(&r.record.Added, "source", s.Name)
-		case s.Identity == "" || s.Identity != r.old.intakes[i].spec.Identity,
-			r.old.intakes[i].failure.Load() != nil:
+			continue
+		}
+		switch was := r.old.intakes[i]; {
+		case s.Identity == "" || s.Identity != was.spec.Identity || was.failure.Load() != nil:
 			r.note(&r.record.Changed, "source", s.Name)
-		case s.KeyName != r.old.intakes[i].spec.KeyName || s.Limit != r.old.intakes[i].spec.Limit:
-			found[r.old.intakes[i]] = true
+		case s.KeyName != was.spec.KeyName || s.Limit != was.spec.Limit:
+			found[was] = true
 			r.retuned = append(r.retuned, s)
 			r.note(&r.record.Changed, "source", s.Name)
 		default:
-			found[r.old.intakes[i]] = true
+			found[was] = true
 			r.note(&r.record.Untouched, "source", s.Name)
 		}
 	}

@@ -141,7 +141,7 @@ func New(cfg Config) *Actor {
 		resume: make(chan struct{}),
 	}
 	if a.cfg.Sleep == nil {
-		a.cfg.Sleep = sleep
+		a.cfg.Sleep = func(ctx context.Context, c clock.Clock, d time.Duration) bool { return clock.Sleep(ctx, c, d) != nil }
 	}
 	a.Tune(Tuning{Timeout: cfg.Timeout, Emits: cfg.Emits, MaxEmit: cfg.MaxEmit})
 	for range max(cfg.Workers, 1) {
@@ -392,17 +392,4 @@ func (a *Actor) Check(ctx context.Context) error {
 		return nil
 	}
 	return guard(func() error { return c.Check(ctx) })
-}
-
-// sleep waits for d, or until ctx ends.
-func sleep(ctx context.Context, c clock.Clock, d time.Duration) (interrupted bool) {
-	over := make(chan struct{})
-	t := c.AfterFunc(d, func() { close(over) })
-	defer t.Stop()
-	select {
-	case <-over:
-		return false
-	case <-ctx.Done():
-		return true
-	}
 }

@@ -14,12 +14,13 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/penstock-dev/penstock/internal/tlstest"
 	"github.com/penstock-dev/penstock/kind"
 )
 
 // Promise: an address that others can reach is refused, unless there are TLS and a token or certificates of clients.
 func TestUnsafeAddresses(t *testing.T) {
-	cert, key, _, _ := certificate(t)
+	cert, key, _, _ := tlstest.Certificate(t)
 	withTLS, withClients := &kind.ServerTLS{Cert: cert, Key: key}, &kind.ServerTLS{Cert: cert, Key: key, ClientCA: cert}
 	tests := []struct {
 		address string
@@ -231,7 +232,7 @@ func FuzzHost(f *testing.F) {
 }
 
 func TestTLS(t *testing.T) {
-	cert, key, pair, pool := certificate(t)
+	cert, key, pair, pool := tlstest.Certificate(t)
 	for _, clients := range []bool{false, true} {
 		cfg := Config{Address: "0.0.0.0:0", TLS: &kind.ServerTLS{Cert: cert, Key: key}, Token: "secret"}
 		if clients {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/penstock-dev/penstock/internal/clock"
 	"github.com/penstock-dev/penstock/internal/expr"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/plugin"
@@ -143,7 +144,7 @@ func (t *throttle) Handle(ctx context.Context, m *plugin.Message) error {
 		return plugin.Retry(fmt.Errorf("throttle: %w: it would have to wait for %v, and max_wait is %v", ErrThrottled, left, most), left)
 	default:
 		m.Flush() // what went before has its own time
-		if err := sleep(ctx, t.clock, left); err != nil {
+		if err := clock.Sleep(ctx, t.clock, left); err != nil {
 			t.mu.Lock()
 			t.buckets.giveBack(id)
 			t.mu.Unlock()
@@ -163,19 +164,6 @@ func (t *throttle) bucket(m *plugin.Message) (sum, error) {
 	var err error
 	in.key, err = t.by.AppendText(in.key[:0], &in.Input)
 	return sumOf(in.key), err
-}
-
-// sleep waits for d on the clock, or until ctx ends.
-func sleep(ctx context.Context, clock plugin.Clock, d time.Duration) error {
-	done := make(chan struct{})
-	timer := clock.AfterFunc(d, func() { close(done) })
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		timer.Stop()
-		return context.Cause(ctx)
-	}
 }
 
 // buckets count by the time at which each would be full again: taking a message moves that on by every, and it may lie ahead of now by at

@@ -3,6 +3,7 @@
 package clock
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -19,6 +20,19 @@ type Clock interface {
 type Timer interface {
 	// Stop prevents the call; it reports false if the call has been made or stopped already.
 	Stop() bool
+}
+
+// Sleep waits for d on c. If ctx ends first it returns the cause at once.
+func Sleep(ctx context.Context, c Clock, d time.Duration) error {
+	over := make(chan struct{})
+	t := c.AfterFunc(d, func() { close(over) })
+	defer t.Stop()
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // System is the machine's clock.

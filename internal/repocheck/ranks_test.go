@@ -30,6 +30,7 @@ func ladder() []layer {
 		{packages: "internal/datadir", may: []string{"internal/fsx"}},
 		{packages: "internal/listen"},
 		{packages: "internal/suggest"},
+		{packages: "internal/tlstest"},
 		{packages: "internal/yamltree"},
 
 		// The way of a message.
@@ -55,7 +56,7 @@ func ladder() []layer {
 			"arena", "plugin", "source", "sink", "kind", "internal/clock", "internal/fsx", "internal/invariants",
 		}},
 		{packages: "internal/expr", may: []string{"arena"}},
-		{packages: "builtin", may: []string{"kind", "plugin", "internal/expr"}},
+		{packages: "builtin", may: []string{"kind", "plugin", "internal/clock", "internal/expr"}},
 
 		// What wires them, and what stands on the whole.
 		{packages: ".", may: []string{"below"}},

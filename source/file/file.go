@@ -230,16 +230,3 @@ func (s *Source) Settle(st source.Settlement) {
 
 // Close writes the cursor down.
 func (s *Source) Close(ctx context.Context) error { return s.Checkpoint(ctx) }
-
-// sleep waits for d, or for ctx.
-func sleep(ctx context.Context, env source.Env, d time.Duration) error {
-	woken := make(chan struct{})
-	t := env.Clock.AfterFunc(d, func() { close(woken) })
-	defer t.Stop()
-	select {
-	case <-woken:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

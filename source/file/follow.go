@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/penstock-dev/penstock/decode"
+	"github.com/penstock-dev/penstock/internal/clock"
 	"github.com/penstock-dev/penstock/source"
 )
 
@@ -152,7 +153,7 @@ func (t *tail) run(ctx context.Context) error {
 			return nil
 		}
 		t.r.Park()
-		if err := sleep(ctx, t.in.Env(), t.s.cfg.Poll); err != nil {
+		if err := clock.Sleep(ctx, t.in.Env().Clock, t.s.cfg.Poll); err != nil {
 			return err
 		}
 		grown, err := t.look()
@@ -222,7 +223,7 @@ func (s *Source) next(ctx context.Context, in source.Intake, gen *generation, la
 			return nil, fmt.Errorf("file source: %w", err)
 		}
 		waiting = s.sayWaiting(in, waiting)
-		if err := sleep(ctx, in.Env(), s.cfg.Poll); err != nil {
+		if err := clock.Sleep(ctx, in.Env().Clock, s.cfg.Poll); err != nil {
 			return nil, err
 		}
 	}
@@ -265,7 +266,7 @@ func (s *Source) resume(ctx context.Context, in source.Intake) (*tail, error) {
 			return s.tail(in, f, 0, 0)
 		}
 		waiting = s.sayWaiting(in, waiting)
-		if err := sleep(ctx, in.Env(), s.cfg.Poll); err != nil {
+		if err := clock.Sleep(ctx, in.Env().Clock, s.cfg.Poll); err != nil {
 			return nil, err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/penstock-dev/penstock/internal/tlstest"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/source/sourcetest"
 )
@@ -63,7 +64,7 @@ func TestBash(t *testing.T) {
 
 func TestOpenSSL(t *testing.T) {
 	openssl := tool(t, "openssl")
-	cert, key := certify(t)
+	cert, key, _, _ := tlstest.Certificate(t)
 	r := start(t, Config{TLS: &kind.ServerTLS{Cert: cert, Key: key}, Token: "secret"}, sourcetest.IntakeConfig{})
 	shell(t, "secret\na\nb\n", openssl, "s_client", "-quiet", "-no_ign_eof", "-verify_return_error", "-CAfile", cert, "-connect", r.addr)
 	r.expect("a", "b")

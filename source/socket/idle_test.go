@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/penstock-dev/penstock/internal/tlstest"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/source/sourcetest"
 )
@@ -45,7 +46,7 @@ func inUse() uint64 {
 // Promise: a thousand connections that have sent something and are idle hold no slab, and cost less than 16 KiB each.
 func TestIdleConnections(t *testing.T) {
 	const n = 1000
-	cert, key := certify(t)
+	cert, key, _, _ := tlstest.Certificate(t)
 	for _, tt := range []struct {
 		name string
 		cfg  Config

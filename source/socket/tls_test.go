@@ -1,58 +1,16 @@
 package socket
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/penstock-dev/penstock/internal/clock"
+	"github.com/penstock-dev/penstock/internal/tlstest"
 	"github.com/penstock-dev/penstock/kind"
 	"github.com/penstock-dev/penstock/source/sourcetest"
 )
-
-// certify makes a certificate for 127.0.0.1 that signs itself, as files of PEM.
-func certify(t testing.TB) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for name, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER},
-	} {
-		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile
-}
 
 // secure connects over TLS.
 func (r *rig) secure(certFile string, cfg *tls.Config) *client {
@@ -73,7 +31,7 @@ func (r *rig) secure(certFile string, cfg *tls.Config) *client {
 }
 
 func TestTLS(t *testing.T) {
-	cert, key := certify(t)
+	cert, key, _, _ := tlstest.Certificate(t)
 	for _, token := range []kind.Secret{"", "secret"} {
 		t.Run("token="+token.Reveal(), func(t *testing.T) {
 			r := start(t, Config{TLS: &kind.ServerTLS{Cert: cert, Key: key}, Token: token, Acks: true}, sourcetest.IntakeConfig{})
@@ -104,7 +62,7 @@ func TestTLS(t *testing.T) {
 
 // Promise: an idle TLS connection holds no slab either, whatever came before.
 func TestIdleTLSHoldsNoSlab(t *testing.T) {
-	cert, key := certify(t)
+	cert, key, _, _ := tlstest.Certificate(t)
 	r := start(t, Config{TLS: &kind.ServerTLS{Cert: cert, Key: key}}, sourcetest.IntakeConfig{})
 	for range 20 {
 		r.secure(cert, nil).send("m\n")
@@ -115,7 +73,7 @@ func TestIdleTLSHoldsNoSlab(t *testing.T) {
 }
 
 func TestTLSRefuses(t *testing.T) {
-	cert, key := certify(t)
+	cert, key, _, _ := tlstest.Certificate(t)
 	t.Run("plain text", func(t *testing.T) {
 		r := start(t, Config{TLS: &kind.ServerTLS{Cert: cert, Key: key}}, sourcetest.IntakeConfig{})
 		r.dial().send("hello, this is no TLS\n")
